@@ -9,6 +9,7 @@ __all__ = ['level_width', 'to_unit', 'to_levels', 'reduce_bits', 'from_batch', '
 # %% ../nbs/00_data.ipynb #732bdf2f
 import math
 import random
+import zipfile
 from pathlib import Path
 import numpy as np
 import torch
@@ -403,10 +404,13 @@ def _to_nchw(a, name):
 # %% ../nbs/00_data.ipynb #9ea43e16
 def _load_npz(path, n_bits):
     "The sets in an .npz file `{name: (u,y)}`, their bits, and names of labels"
-    with np.load(path) as f: d = dict(f)
+    try:
+        with np.load(path) as f: d = dict(f)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as e: raise ValueError(f"source must be an .npz file that can be read, {str(path)!r}: {e}") from e
     ends = dict(train=('_train',''), valid=('_valid','_val'), test=('_test',))
     found = {s:e for s,es in ends.items() for e in es[::-1] if f'x{e}' in d}
     if 'train' not in found: raise ValueError(f"source must have an entry x or x_train, {str(path)!r} has {list(d)}")
+    if any(not d[f'x{e}'].size for e in found.values()): raise ValueError(f"source must hold images, {str(path)!r} has an empty set")
     def labels(e): return torch.from_numpy(d[f'y{e}'].astype(np.int64)).flatten() if f'y{e}' in d else None
     sets = {s:(_to_nchw(d[f'x{e}'], f'x{e}'),labels(e)) for s,e in found.items()}
     top = max(int(u.max()) for u,_ in sets.values())
@@ -423,6 +427,9 @@ def _load_folder(path, size, channels, bits):
     names = dict(train='train', val='valid', valid='valid', test='test')
     places = {s:path/o for o,s in names.items() if (path/o).is_dir()}
     if 'train' not in places: places = dict(train=path)
+    else:
+        others = sorted(p.name for p in path.iterdir() if p.is_dir() and p.name not in names and not p.name.startswith('.'))
+        if others: raise ValueError(f"source must hold either splits (train, valid, test) or classes, {str(path)!r} has 'train' beside {others}")
     loaded = {s:load_images(p, size, channels, bits) for s,p in places.items()}
     classes = [c for u,y,c in loaded.values()]
     if any(c!=classes[0] for c in classes):

@@ -14,7 +14,7 @@ from torch import nn,Tensor
 from fastai.callback.core import Callback
 from fastai.learner import Learner, Metric
 from fastai.optimizer import OptimWrapper
-from .data import from_batch, show_levels
+from .data import from_batch, level_width, show_levels
 from .likelihood import bpd
 from .loss import Mu
 from .ncpn import NCPN, data_init
@@ -52,15 +52,26 @@ class EMA(nn.Module):
 
 # %% ../nbs/07_learner.ipynb #8a9d90e9
 class BPDLoss:
-    "Mean negative log likelihood in bits per dimension: of `log_prob` (n,), given images `x` of that size"
+    "Negative log likelihood in bits per dimension"
     def __init__(self, reduction:str='mean'): self.reduction = reduction
-    def __call__(self, log_prob:Tensor, x:Tensor, reduction:str|None=None)->Tensor:
+    def __call__(self,
+        log_prob:Tensor, # (n,) nats
+        x:Tensor, # (n,c,h,w), images of the size that was scored
+        reduction:str|None=None, # 'mean' or 'none', default as made
+    )->Tensor: # Scalar, or (n,)
         b = -log_prob/(x[0].numel()*math.log(2))
         return b.mean() if (reduction or self.reduction)=='mean' else b
 
 class NoiseCallback(Callback):
     "Put each batch on the grid and add noise: the model sees `(x_t, t[, y])` and returns its log likelihood"
-    def __init__(self, sde:SDE, mu:Mu, n_bits:int, n_classes:int=0, p_uncond:float=0.1, seed:int=0):
+    def __init__(self,
+        sde:SDE, # Adds the noise
+        mu:Mu, # Draws the times
+        n_bits:int, # Bits of a level
+        n_classes:int=0, # Classes to condition on, 0 for none; index `n_classes` stands for "no class"
+        p_uncond:float=0.1, # Share of training images whose class is withheld
+        seed:int=0, # Of the times and the noise in validation
+    ):
         self.sde,self.mu,self.n_bits,self.n_classes,self.p_uncond,self.seed = sde,mu,n_bits,n_classes,p_uncond,seed
 
     def before_validate(self): self.gen = torch.Generator().manual_seed(self.seed)
@@ -98,8 +109,8 @@ class BPDMetric(Metric):
 # %% ../nbs/07_learner.ipynb #42bcf39d
 class NCMLLearner(Learner):
     "A fastai `Learner` of a noise conditional model"
-    def __init__(self, dls, model, sde, mu, n_bits, **kwargs):
-        self.sde,self.mu,self.n_bits = sde,mu,n_bits
+    def __init__(self, dls, model, sde, mu, n_bits, image_shape, **kwargs):
+        self.sde,self.mu,self.n_bits,self.image_shape = sde,mu,n_bits,tuple(image_shape)
         super().__init__(dls, model, **kwargs)
 
     @property
@@ -112,17 +123,14 @@ class NCMLLearner(Learner):
         n:int=16, # Images
         t:float|None=None, # Where they are drawn, default the largest time; 0 for plain autoregressive sampling
         y:Tensor|None=None, # (n,) classes
-        **kwargs # For `sample_ncml`: `n_steps`, `solver`, `seed`, `batch_size`, …
+        **kwargs # For `sample_ncml`: `n_steps`, `solver`, `seed`, `bs`, …
     )->Tensor: # (n,c,h,w) integer levels
         "Draw images: from p_t pixel by pixel, then refined"
         if t is None: t = self.mu.t_max if self.mu.p_clean<1 else 0.
         return sample_ncml(self.density, self.sde, (n,*self.image_shape), t, y, **kwargs)
 
-    @property
-    def image_shape(self)->tuple: return tuple(self.dls.one_batch()[0].shape[1:])
-
-    def show_results(self, max_n:int=16, ncol:int=8, **kwargs):
-        "Draw `max_n` images and show them as a grid; `kwargs` for `sample`"
+    def show_results(self, ds_idx:int=1, dl=None, max_n:int=16, shuffle:bool=True, ncol:int=8, **kwargs):
+        "Draw `max_n` images and show them as a grid; `kwargs` for `sample`. fastai's `ds_idx`, `dl`, `shuffle` choose inputs: there are none"
         return show_levels(self.sample(max_n, **kwargs), self.n_bits, ncol)
 
 # %% ../nbs/07_learner.ipynb #cf02b4c2
@@ -146,10 +154,10 @@ def ncml_learner(
     dls, # fastai `DataLoaders` of images: levels as integers, or floats in [0,1]; labelled or not
     model:nn.Module|None=None, # With `log_prob(x, t, y)`; an `NCPN` for these images if `None`
     sde:str|SDE='vp', # 'vp', 'subvp', 've', or an `SDE`
-    levels:float|None=None, # Largest noise in levels of the data, default 10(2^k−1)/255
+    levels:float|None=None, # Largest noise in levels of the data; default that of `model`, else 10(2^k−1)/255
     t_max:float|None=None, # Or as a time
     p_clean:float=0.1, # Share of clean images; 1 is plain maximum likelihood
-    mu_kind:str='t', # What the times are uniform in: 't', 'std' or 'log_std'
+    mu_kind:str='t', # What the times are uniform in: 't', 'std' or 'log_std' (from Δ/8 up)
     n_bits:int|None=None, # Bits of a level, default those of `dls`, else 8
     class_cond:bool=False, # Condition on the labels?
     p_uncond:float=0.1, # Share of images whose label is withheld
@@ -163,9 +171,9 @@ def ncml_learner(
     **kwargs # For fastai's `Learner`
 )->NCMLLearner:
     "A fastai `Learner` that trains a model by noise conditional maximum likelihood"
-    sde,n_bits = get_sde(sde),n_bits or getattr(dls, 'n_bits', 8)
+    sde,n_bits = get_sde(sde),_n_bits(dls, n_bits)
     t_max = _t_max(sde, levels, t_max, model, n_bits)
-    mu = Mu(sde, t_max, p_clean, mu_kind)
+    mu = Mu(sde, t_max, p_clean, mu_kind, min(level_width(n_bits)/8, sde.std(torch.tensor(t_max)).item()/2))
     x,y = _first_batch(dls, n_bits)
     n_classes = _n_classes(dls, y, model) if class_cond else 0
     if model is None:
@@ -173,25 +181,36 @@ def ncml_learner(
         if len(x)>1: data_init(model, sde.perturb(x, t := mu.sample(len(x), x.device)), t, y if n_classes else None)
     elif arch: raise ValueError("arch: only for the default model, got a model too")
     _check_model(model, x, n_bits, t_max)
+    model = model.to(x.device)
     if ema is not None: model = EMA(model, ema)
-    return NCMLLearner(dls, model, sde, mu, n_bits, loss_func=BPDLoss(), opt_func=opt_func, lr=lr, wd=wd, metrics=[BPDMetric()] + list(metrics or []),
+    return NCMLLearner(dls, model, sde, mu, n_bits, x.shape[1:], loss_func=BPDLoss(), opt_func=opt_func, lr=lr, wd=wd, metrics=[BPDMetric()] + list(metrics or []),
         cbs=[NoiseCallback(sde, mu, n_bits, n_classes, p_uncond)] + ([EMACallback()] if ema is not None else []) + list(cbs or []), **kwargs)
 
 # %% ../nbs/07_learner.ipynb #e471cea4
 def _t_max(sde, levels, t_max, model, n_bits):
     if levels is not None and t_max is not None: raise ValueError(f"levels, t_max: need at most one, got {levels} and {t_max}")
     if t_max is not None: return check_t_max(sde, t_max)
-    if levels is None and getattr(model, 't_max', None) is not None: return check_t_max(sde, model.t_max)
+    own = getattr(model, 't_max', None)
+    if levels is None and own is not None and own<sde.t_end: return check_t_max(sde, own)
     return sde.t_at_levels(default_levels(n_bits) if levels is None else levels, n_bits)
+
+def _n_bits(dls, n_bits):
+    own = getattr(dls, 'n_bits', None)
+    if None not in (own, n_bits) and own!=n_bits: raise ValueError(f"n_bits: dls has images of {own} bits, got {n_bits}")
+    return n_bits or own or 8
 
 def _n_classes(dls, y, model):
     if y is None: raise ValueError("class_cond: needs labelled images, got dls without labels")
-    if model is not None: return model.n_classes
     vocab = getattr(dls, 'vocab', None) or getattr(dls, 'classes', None)
     if vocab is None: raise ValueError("class_cond: need the classes in dls.vocab or dls.classes")
+    if model is not None and getattr(model, 'n_classes', None)!=len(vocab):
+        raise ValueError(f"class_cond: dls has {len(vocab)} classes, but model.n_classes is {getattr(model, 'n_classes', None)}")
     return len(vocab)
 
 def _check_model(model, x, n_bits, t_max):
     for k,want in (('n_channels', x.shape[1]), ('n_bits', n_bits)):
         if getattr(model, k, want)!=want: raise ValueError(f"model: made for {k}={getattr(model, k)}, but the images have {want}")
     if (getattr(model, 't_max', None) or t_max)<t_max*(1-1e-6): raise ValueError(f"model: made for times up to t_max={model.t_max:g}, but training needs {t_max:g}")
+    if (getattr(model, 't_max', None) or t_max)>3*t_max:
+        raise ValueError(f"model: its t_max={model.t_max:g} is far above the largest time of training, {t_max:g}, and its embedding would hardly "
+                         f"tell noise levels apart; build it with t_max={t_max:g}, or train with levels= or t_max= to match")

@@ -123,7 +123,7 @@ class DiscretizedLogisticMixture(_Mixture):
         level = ((v+1)/self.delta).round().clamp(0, 2**self.n_bits-1)*2/(2**self.n_bits-1) - 1
         return torch.where(self.clean[:,None,None], level, v + (deq-0.5)*self.delta)
 
-# %% ../nbs/02_logistic.ipynb #0f28a847
+# %% ../nbs/02_logistic.ipynb #e94c9a3d
 class LogisticMixture(_Mixture):
     "Mixture of logistic densities times Δ per channel; draws are continuous at every t"
     def _log_cell(self, x, means):

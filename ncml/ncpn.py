@@ -13,7 +13,7 @@ from torch import nn,Tensor
 import torch.nn.functional as F
 from .data import level_width
 from .layers import (DownShiftedConv2d, DownRightShiftedConv2d, DownShiftedDeconv2d, DownRightShiftedDeconv2d, Nin, GatedResnet,
-    AxialAttention, NoiseEmbedding, concat_elu, down_shift, right_shift, weight_norm)
+    AxialAttention, NoiseEmbedding, WNConv2d, WNConvTranspose2d, down_shift, right_shift)
 from .logistic import DiscretizedLogisticMixture, LogisticMixture, dequantize, n_params, uniform_params
 
 # %% ../nbs/04_ncpn.ipynb #134e1c96
@@ -57,7 +57,8 @@ class NCPN(nn.Module):
         super().__init__()
         for k,v,low in (('n_channels', n_channels, 1), ('n_bits', n_bits, 1), ('n_filters', n_filters, 1), ('n_blocks', n_blocks, 1),
                         ('n_scales', n_scales, 1), ('n_mix', n_mix, 1), ('n_heads', n_heads, 0), ('n_classes', n_classes, 0)):
-            if v<low: raise ValueError(f"{k}: need an integer ≥ {low}, got {v}")
+            if int(v)!=v or v<low: raise ValueError(f"{k}: need an integer ≥ {low}, got {v}")
+        level_width(n_bits) # refuses more than 16
         if n_heads and n_filters%(2*n_heads): raise ValueError(f"n_heads: need n_filters divisible by 2*n_heads, got n_filters={n_filters}, n_heads={n_heads}")
         if t_max is not None and not 0<t_max<math.inf: raise ValueError(f"t_max: need a time > 0, or None, got {t_max}")
         if t_max is None and n_classes: raise ValueError("n_classes: a class-conditional network needs t_max, the embedding carries both")
@@ -67,19 +68,19 @@ class NCPN(nn.Module):
             n_heads=n_heads, dropout=dropout, t_max=t_max, n_classes=n_classes, d_emb=d_emb, head=head)
         self.n_channels,self.n_bits,self.n_scales,self.t_max,self.n_classes,self.head = n_channels,n_bits,n_scales,t_max,n_classes,head
         f,n_in = n_filters,n_channels+1
-        self.u_init = weight_norm(DownShiftedConv2d(n_in, f, (2,3)))
-        self.ul_above = weight_norm(DownShiftedConv2d(n_in, f, (1,3)))
-        self.ul_left = weight_norm(DownRightShiftedConv2d(n_in, f, (2,1)))
+        self.u_init = DownShiftedConv2d(n_in, f, (2,3))
+        self.ul_above = DownShiftedConv2d(n_in, f, (1,3))
+        self.ul_left = DownRightShiftedConv2d(n_in, f, (2,1))
         self.emb = NoiseEmbedding(d_emb, t_max, n_classes) if d_emb else None
         def blocks(n, down): return nn.ModuleList(Block(f, down, n_heads, d_emb, dropout) for _ in range(n))
         self.up = nn.ModuleList(blocks(n_blocks, False) for _ in range(n_scales))
         self.down = nn.ModuleList(blocks(n_blocks + (i>0), True) for i in range(n_scales))
-        def pairs(a, b): return nn.ModuleList(nn.ModuleList([weight_norm(a()), weight_norm(b())]) for _ in range(n_scales-1))
+        def pairs(a, b): return nn.ModuleList(nn.ModuleList([a(), b()]) for _ in range(n_scales-1))
         self.halve = pairs(lambda: DownShiftedConv2d(f, f, (2,3), stride=2), lambda: DownRightShiftedConv2d(f, f, (2,2), stride=2))
         self.double_ = pairs(lambda: DownShiftedDeconv2d(f, f), lambda: DownRightShiftedDeconv2d(f, f))
-        self.out = weight_norm(Nin(f, n_params(n_channels, n_mix)))
+        self.out = Nin(f, n_params(n_channels, n_mix))
         nn.init.zeros_(self.out.bias)
-        self.register_buffer('out_bias', uniform_params(n_channels, n_mix)[:,None,None], persistent=False)
+        self.register_buffer('out_bias', uniform_params(n_channels, n_mix)[:,None,None])
 
     def _check(self, x, t, y):
         if x.ndim!=4 or x.shape[1]!=self.n_channels: raise ValueError(f"x: need images (n,{self.n_channels},h,w), got {tuple(x.shape)}")
@@ -87,7 +88,7 @@ class NCPN(nn.Module):
         if y is not None:
             if not self.n_classes: raise ValueError("y: this network has no classes (n_classes=0)")
             if y.shape!=x.shape[:1]: raise ValueError(f"y: need one class per image, shape ({len(x)},), got {tuple(y.shape)}")
-        if self.training and x.is_cuda: return # the values are looked at where that costs no waiting
+        if x.is_cuda: return # to look at values there would wait for the GPU, and forbid CUDA graphs
         if self.t_max is not None and not ((t>=0) & (t<=self.t_max*(1+1e-5))).all():
             raise ValueError(f"t: need times in [0, t_max={self.t_max:g}], got {t.min():g} to {t.max():g}")
         if y is not None and not ((y>=0) & (y<=self.n_classes)).all():
@@ -165,14 +166,12 @@ def data_init(
     def hook(m, args, out):
         mean,std = out.mean((0,2,3)),out.std((0,2,3)).clamp(min=1e-3) # a constant channel keeps a finite scale
         k = (last if m in small else 1.)/std
-        g = m.parametrizations.weight.original0
-        if isinstance(m, nn.ConvTranspose2d): k,mean = k.mean().expand_as(k),mean.mean().expand_as(mean) # its scales belong to inputs
-        g.mul_(k.view(g.shape))
+        m.g.mul_(k.view(m.g.shape))
         new_bias = (m.bias - mean)*k
         out = (out - m.bias[:,None,None])*k[:,None,None] + new_bias[:,None,None]
         m.bias.copy_(new_bias)
         return out
-    handles = [m.register_forward_hook(hook) for m in model.modules() if hasattr(m, 'parametrizations')]
+    handles = [m.register_forward_hook(hook) for m in model.modules() if isinstance(m, (WNConv2d, WNConvTranspose2d))]
     try: model.params(x, t, y)
     finally:
         for h in handles: h.remove()
@@ -181,9 +180,10 @@ def data_init(
 # %% ../nbs/04_ncpn.ipynb #32a5f4df
 def compile_blocks(
     model:NCPN, # Changed in place
+    dynamic:bool=False, # Graphs for any size? Else one for each size that occurs, which are faster
     **kwargs # For `torch.compile`
 )->NCPN:
-    "Compile each block of the network: what computes is the same, faster on a GPU"
+    "Compile each block of the network, for a batch size that stays the same"
     for m in model.modules():
-        if isinstance(m, Block): m.compile(**kwargs)
+        if isinstance(m, Block): m.compile(dynamic=dynamic, **kwargs)
     return model

@@ -8,12 +8,12 @@ __all__ = ['partial_folder', 'save_run', 'Run', 'load_run']
 # %% ../nbs/07a_run.ipynb #0a0adaf6
 import hashlib
 import json
-import shutil
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 import torch
 from torch import nn
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from .ncpn import NCPN
 from .sde import SDE, get_sde
@@ -47,7 +47,7 @@ def save_run(
     save_file({k:v.detach().cpu().contiguous() for k,v in model.state_dict().items()}, partial/_weights)
     config = dict(format=_format, ncml=version('ncml'), torch=torch.__version__, model=model.config, sde=sde.config(),
         weights_sha256=hashlib.sha256((partial/_weights).read_bytes()).hexdigest(), **(info or {}))
-    (partial/_config).write_text(json.dumps(config, indent=1)+'\n')
+    (partial/_config).write_text(json.dumps(config, indent=1, default=str)+'\n')
     partial.rename(path)
     return path
 
@@ -80,5 +80,5 @@ def load_run(
     try:
         model,sde = NCPN(**config['model']),get_sde(**config['sde'])
         model.load_state_dict(load_file(path/_weights))
-    except (TypeError, RuntimeError) as e: raise ValueError(f"run: {path} does not fit this version of ncml: {e}") from e
+    except (TypeError, RuntimeError, SafetensorError) as e: raise ValueError(f"run: {path} does not fit this version of ncml: {e}") from e
     return Run(model.to(device).eval(), sde, config)

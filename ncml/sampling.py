@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from fastprogress.fastprogress import progress_bar
 from .data import to_levels
+from .likelihood import evaluating
 from .sde import SDE, as_time
 from .refine import image_generators, ode_heun, refine, t_floor, time_grid
 
@@ -39,8 +40,9 @@ def sample_ar(
     "Draw images from p_t pixel by pixel, with one pass through the network for each pixel"
     x,t,y,noise = _start(model, shape, t, y, noise, generators)
     h,w = x.shape[-2:]
-    for i in progress_bar(range(h), leave=False) if progress else range(h):
-        for j in range(w): x[...,i,j] = model.dist(x, t, y).sample(noise)[...,i,j]
+    with evaluating(model):
+        for i in progress_bar(range(h), leave=False) if progress else range(h):
+            for j in range(w): x[...,i,j] = model.dist(x, t, y).sample(noise)[...,i,j]
     return x
 
 # %% ../nbs/09_sampling.ipynb #1e9acfb2
@@ -59,15 +61,16 @@ def sample_jacobi(
     x,t,y,noise = _start(model, shape, t, y, noise, generators)
     n,passes = len(x),x.shape[-2]*x.shape[-1]
     active,nfe = torch.arange(n, device=x.device),torch.zeros(n, dtype=torch.long, device=x.device)
-    for _ in progress_bar(range(passes+1), leave=False) if progress else range(passes+1): # the last one only confirms
-        new = model.dist(x[active], t[active], None if y is None else y[active]).sample(noise[active])
-        nfe[active] += 1
-        moved = (new!=x[active]).flatten(1).any(1)
-        x[active],active = new,active[moved]
-        if not len(active): break
+    with evaluating(model):
+        for _ in progress_bar(range(passes+1), leave=False) if progress else range(passes+1): # the last one only confirms
+            new = model.dist(x[active], t[active], None if y is None else y[active]).sample(noise[active])
+            nfe[active] += 1
+            moved = (new!=x[active]).flatten(1).any(1)
+            x[active],active = new,active[moved]
+            if not len(active): break
     return (x,nfe) if return_nfe else x
 
-# %% ../nbs/09_sampling.ipynb #a1f4e1a6
+# %% ../nbs/09_sampling.ipynb #73ac3c99
 def sample_ncml(
     model, # `log_prob` and `dist`, and `n_bits` of the images
     sde:SDE,
@@ -78,22 +81,25 @@ def sample_ncml(
     solver=ode_heun, # `ode_heun`, `euler_maruyama`, or any function with their signature
     sampler=sample_jacobi, # Or `sample_ar`
     seed:int=0, # Together with an image's index fixes all its noise
-    batch_size:int=64, # Images at a time
+    bs:int=64, # Images at a time
     progress:bool=False, # Show a bar over batches?
     return_noisy:bool=False, # Also give the images before refinement?
 )->Tensor: # (n,c,h,w) integer levels; with `return_noisy` a pair with the draws from p_t, floats
     "The two-part sampler: draw from p_t pixel by pixel, refine by the model's score, round to levels"
-    if batch_size<1: raise ValueError(f"batch_size: need at least 1, got {batch_size}")
+    if bs<1 or shape[0]<1: raise ValueError(f"bs, shape: need at least 1 image, got bs={bs}, shape={tuple(shape)}")
+    for k in ('log_prob', 'dist', 'n_bits'):
+        if not hasattr(model, k): raise ValueError(f"model: sampling needs log_prob, dist and n_bits, and {type(model).__name__} has no {k}")
     if not 0<=t<=sde.t_end: raise ValueError(f"t: need a time in [0, {sde.t_end:g}], got {t}")
     t_stop = t_floor(sde, model.n_bits)
     ts = time_grid(t, n_steps, t_stop) if t>t_stop else torch.tensor([t])
     clean,noisy = [],[]
-    starts = range(0, shape[0], batch_size)
+    starts = range(0, shape[0], bs)
     for i in progress_bar(starts, leave=False) if progress else starts:
-        n = min(batch_size, shape[0]-i)
+        n = min(bs, shape[0]-i)
         gens,yb = image_generators(seed, n, start=i),None if y is None else y[i:i+n]
         xt = sampler(model, (n,*shape[1:]), t, yb, generators=gens)
         yb = None if y is None else yb.to(xt.device)
-        clean.append(to_levels(refine(model, sde, xt, ts, yb, solver, generator=gens) if t>0 else xt, model.n_bits))
+        with evaluating(model): x0 = refine(model, sde, xt, ts, yb, solver, generator=gens) if t>0 else xt
+        clean.append(to_levels(x0, model.n_bits))
         noisy.append(xt)
     return (torch.cat(clean),torch.cat(noisy)) if return_noisy else torch.cat(clean)

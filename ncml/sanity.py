@@ -7,14 +7,13 @@ __all__ = ['lsb_flip', 'plus_minus_one', 'sanity_test', 'plot_sanity', 'delta_lo
 
 # %% ../nbs/10_sanity.ipynb #5d99b6c3
 import math
-from contextlib import contextmanager
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
 from .data import from_batch, level_width, to_levels, to_unit
-from .likelihood import bpd
+from .likelihood import bpd, evaluating
 from .refine import draw_noise, image_generators
 from .sde import SDE, as_time
 
@@ -61,16 +60,6 @@ def _as_density(model, n_bits):
     if callable(model): return _Plain(model)
     raise ValueError(f"model must have log_prob(x, t, y) or be a function of x, got {type(model).__name__}")
 
-@contextmanager
-def _evaluating(model):
-    "Evaluation mode without gradients, and every submodule's own mode back afterwards"
-    modes = [(o,o.training) for o in model.modules()] if isinstance(model, nn.Module) else []
-    if modes: model.eval()
-    try:
-        with torch.no_grad(): yield
-    finally:
-        for o,training in modes: o.training = training
-
 # %% ../nbs/10_sanity.ipynb #eed77c29
 def _batches(model, u, y, n_bits, bs):
     "Levels and labels, on the model's device, batch by batch, of a tensor `u` or a loader `u`"
@@ -116,11 +105,11 @@ def sanity_test(
     "Bits per dimension of images and of their perturbed versions, paired"
     density,pis = _as_density(model, n_bits),sorted({0., *map(float, pis)})
     gens,parts = {pi:_generator(seed) for pi in pis},{pi:[] for pi in pis}
-    with _evaluating(model):
+    with torch.no_grad(), evaluating(model):
         for ub,yb in _batches(model, u, y, n_bits, bs):
             for pi in pis:
                 x = to_unit(perturb(ub, pi, n_bits, generator=gens[pi]), n_bits)
-                parts[pi].append(bpd(density, x, 0., yb).double().cpu())
+                parts[pi].append(bpd(density, x, 0., yb).cpu().double())
     b = {pi:_check_finite(torch.cat(parts[pi]), f'pi={pi:g}') for pi in pis}
     name = getattr(perturb, '__name__', type(perturb).__name__)
     return pd.DataFrame([dict(perturbation=name, pi=pi, n=len(b[pi]), bpd=b[pi].mean().item(), stderr=_stderr(b[pi]),
@@ -155,14 +144,14 @@ def delta_log_prob(
 )->pd.DataFrame: # a row for each t: bpd of both sets, `delta` and its paired standard error
     "`|bpd(p_data) - bpd(p_π)|` against t"
     density,g,n,parts = _as_density(model, n_bits),_generator(seed),0,[(float(t),[]) for t in ts]
-    with _evaluating(model):
+    with torch.no_grad(), evaluating(model):
         for ub,yb in _batches(model, u, y, n_bits, bs):
             pair = [to_unit(o, n_bits) for o in (ub, perturb(ub, pi, n_bits, generator=g))]
             z = None if sde is None else draw_noise(pair[0], image_generators(seed, len(ub), n))
             n += len(ub)
             for t,part in parts:
                 noised = pair if sde is None else [sde.perturb(x, t, z) for x in pair]
-                part.append(torch.stack([bpd(density, x, t, yb).double().cpu() for x in noised]))
+                part.append(torch.stack([bpd(density, x, t, yb).cpu().double() for x in noised]))
     def row(t, part):
         a,b = torch.cat(part, 1) # (n,) of the clean, (n,) of the perturbed
         diff = _check_finite(b, f't={t:g}, pi={pi:g}') - _check_finite(a, f't={t:g}, pi=0')
