@@ -9,6 +9,7 @@ __all__ = ['EMA', 'BPDLoss', 'NoiseCallback', 'EMACallback', 'BPDMetric', 'NCMLL
 import copy
 import math
 from functools import partial
+import matplotlib.pyplot as plt
 import torch
 from torch import nn,Tensor
 from fastai.callback.core import Callback
@@ -89,6 +90,7 @@ class NoiseCallback(Callback):
         if self.training: y = torch.where(torch.rand(len(y), device=y.device)<self.p_uncond, self.n_classes, y)
         return (y,)
 
+# %% ../nbs/07_learner.ipynb #42bcf39d
 class EMACallback(Callback):
     "Update the average after each step of the optimizer"
     def after_step(self): self.learn.model.update()
@@ -106,7 +108,7 @@ class BPDMetric(Metric):
     @property
     def name(self): return 'bpd'
 
-# %% ../nbs/07_learner.ipynb #42bcf39d
+# %% ../nbs/07_learner.ipynb #cf02b4c2
 class NCMLLearner(Learner):
     "A fastai `Learner` of a noise conditional model"
     def __init__(self, dls, model, sde, mu, n_bits, image_shape, **kwargs):
@@ -131,9 +133,11 @@ class NCMLLearner(Learner):
 
     def show_results(self, ds_idx:int=1, dl=None, max_n:int=16, shuffle:bool=True, ncol:int=8, **kwargs):
         "Draw `max_n` images and show them as a grid; `kwargs` for `sample`. fastai's `ds_idx`, `dl`, `shuffle` choose inputs: there are none"
-        return show_levels(self.sample(max_n, **kwargs), self.n_bits, ncol)
+        u = self.sample(max_n, **kwargs)
+        _,ax = plt.subplots(figsize=(min(ncol, max_n), -(-max_n//ncol)), dpi=80) # an inch an image
+        show_levels(u, self.n_bits, ncol, ax=ax)
 
-# %% ../nbs/07_learner.ipynb #cf02b4c2
+# %% ../nbs/07_learner.ipynb #19da6c74
 def default_arch(
     shape:tuple, # (c,h,w)
     n_bits:int,
@@ -143,7 +147,8 @@ def default_arch(
     width,blocks,mix = (32, 1, 5) if side<=12 else (64, 2, 10)
     return dict(n_channels=shape[0], n_bits=n_bits, n_filters=width, n_blocks=blocks, n_mix=mix, n_heads=4)
 
-_adam = partial(OptimWrapper, opt=torch.optim.AdamW, foreach=True) # fastai's own steps through the 400 tensors one by one
+# %% ../nbs/07_learner.ipynb #a333dc6e
+_adam = partial(OptimWrapper, opt=torch.optim.AdamW, foreach=True)
 
 def _first_batch(dls, n_bits):
     b = dls.one_batch()
@@ -186,7 +191,7 @@ def ncml_learner(
     return NCMLLearner(dls, model, sde, mu, n_bits, x.shape[1:], loss_func=BPDLoss(), opt_func=opt_func, lr=lr, wd=wd, metrics=[BPDMetric()] + list(metrics or []),
         cbs=[NoiseCallback(sde, mu, n_bits, n_classes, p_uncond)] + ([EMACallback()] if ema is not None else []) + list(cbs or []), **kwargs)
 
-# %% ../nbs/07_learner.ipynb #e471cea4
+# %% ../nbs/07_learner.ipynb #b1103c29
 def _t_max(sde, levels, t_max, model, n_bits):
     if levels is not None and t_max is not None: raise ValueError(f"levels, t_max: need at most one, got {levels} and {t_max}")
     if t_max is not None: return check_t_max(sde, t_max)
