@@ -19,7 +19,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
-from fastcore.script import call_parse, is_cli, store_true
+from fastcore.script import call_parse, store_true
 from fastai.callback.core import Callback, CancelFitException, CancelTrainException
 from fastai.callback.progress import CSVLogger
 from fastai.callback.schedule import combined_cos, fit_one_cycle # noqa: F401 (it patches Learner)
@@ -38,7 +38,7 @@ def _one_line(f):
     "In a shell, show a `ValueError` as one line and exit with status 2, and return nothing"
     @wraps(f)
     def _f(*args, **kwargs):
-        if not is_cli(): return f(*args, **kwargs)
+        if Path(sys.argv[0]).stem!=f.__name__: return f(*args, **kwargs) # fastcore's is_cli is also true inside nbdev_test
         try: f(*args, **kwargs) # the result is for Python alone: what a console script returns becomes its exit status
         except ValueError as e:
             print(f"{Path(sys.argv[0]).name}: {' '.join(str(e).split())}", file=sys.stderr)
