@@ -40,7 +40,8 @@ def _one_line(f):
     def _f(*args, **kwargs):
         if Path(sys.argv[0]).stem!=f.__name__: return f(*args, **kwargs) # fastcore's is_cli is also true inside nbdev_test
         try: f(*args, **kwargs) # the result is for Python alone: what a console script returns becomes its exit status
-        except ValueError as e:
+        except KeyboardInterrupt: sys.exit(130)
+        except (ValueError, OSError, FloatingPointError) as e:
             print(f"{Path(sys.argv[0]).name}: {' '.join(str(e).split())}", file=sys.stderr)
             sys.exit(2)
     return _f

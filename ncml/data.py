@@ -428,7 +428,7 @@ def _load_folder(path, size, channels, bits):
     places = {s:path/o for o,s in names.items() if (path/o).is_dir()}
     if 'train' not in places: places = dict(train=path)
     else:
-        others = sorted(p.name for p in path.iterdir() if p.is_dir() and p.name not in names and not p.name.startswith('.'))
+        others = sorted(p.name for p in path.iterdir() if p.is_dir() and p.name not in names and any(o.suffix.lower() in Image.registered_extensions() for o in p.rglob('*')))
         if others: raise ValueError(f"source must hold either splits (train, valid, test) or classes, {str(path)!r} has 'train' beside {others}")
     loaded = {s:load_images(p, size, channels, bits) for s,p in places.items()}
     classes = [c for u,y,c in loaded.values()]

@@ -12,11 +12,12 @@ from functools import partial
 import matplotlib.pyplot as plt
 import torch
 from torch import nn,Tensor
+from fastcore.foundation import L
 from fastai.callback.core import Callback
 from fastai.learner import Learner, Metric
 from fastai.optimizer import OptimWrapper
 from .data import from_batch, level_width, show_levels
-from .likelihood import bpd
+from .likelihood import bpd, evaluating
 from .loss import Mu
 from .ncpn import NCPN, data_init
 from .sampling import sample_ncml
@@ -46,7 +47,7 @@ class EMA(nn.Module):
         torch._foreach_lerp_(list(self.average.parameters()), list(self.model.parameters()), w)
         for a,b in zip(self.average.buffers(), self.model.buffers(), strict=True): a.copy_(b)
 
-    def forward(self, x:Tensor, t:Tensor, y:Tensor|None=None)->Tensor: return self.current(x, t, y)
+    def forward(self, x:Tensor, t:Tensor, y:Tensor|None=None)->Tensor: return self.current.log_prob(x, t, y)
     def log_prob(self, x:Tensor, t:Tensor, y:Tensor|None=None)->Tensor: return self.current.log_prob(x, t, y)
     def get_extra_state(self): return self.n
     def set_extra_state(self, state): self.n = state
@@ -117,9 +118,9 @@ class NCMLLearner(Learner):
 
     @property
     def density(self)->nn.Module:
-        "The model in evaluation mode, with averaged weights where there are any"
-        self.model.eval()
-        return getattr(self.model, 'current', self.model)
+        "The model with averaged weights, where there are any; else the model itself, switched to evaluation"
+        if isinstance(self.model, EMA): return self.model.average if self.model.n else self.model.model.eval()
+        return self.model.eval()
 
     def sample(self,
         n:int=16, # Images
@@ -129,7 +130,7 @@ class NCMLLearner(Learner):
     )->Tensor: # (n,c,h,w) integer levels
         "Draw images: from p_t pixel by pixel, then refined"
         if t is None: t = self.mu.t_max if self.mu.p_clean<1 else 0.
-        return sample_ncml(self.density, self.sde, (n,*self.image_shape), t, y, **kwargs)
+        with evaluating(self.model): return sample_ncml(self.density, self.sde, (n,*self.image_shape), t, y, **kwargs)
 
     def show_results(self, ds_idx:int=1, dl=None, max_n:int=16, shuffle:bool=True, ncol:int=8, **kwargs):
         "Draw `max_n` images and show them as a grid; `kwargs` for `sample`. fastai's `ds_idx`, `dl`, `shuffle` choose inputs: there are none"
@@ -188,8 +189,8 @@ def ncml_learner(
     _check_model(model, x, n_bits, t_max)
     model = model.to(x.device)
     if ema is not None: model = EMA(model, ema)
-    return NCMLLearner(dls, model, sde, mu, n_bits, x.shape[1:], loss_func=BPDLoss(), opt_func=opt_func, lr=lr, wd=wd, metrics=[BPDMetric()] + list(metrics or []),
-        cbs=[NoiseCallback(sde, mu, n_bits, n_classes, p_uncond)] + ([EMACallback()] if ema is not None else []) + list(cbs or []), **kwargs)
+    return NCMLLearner(dls, model, sde, mu, n_bits, x.shape[1:], loss_func=BPDLoss(), opt_func=opt_func, lr=lr, wd=wd, metrics=[BPDMetric()] + list(L(metrics)),
+        cbs=[NoiseCallback(sde, mu, n_bits, n_classes, p_uncond)] + ([EMACallback()] if ema is not None else []) + list(L(cbs)), **kwargs)
 
 # %% ../nbs/07_learner.ipynb #b1103c29
 def _t_max(sde, levels, t_max, model, n_bits):
@@ -213,6 +214,7 @@ def _n_classes(dls, y, model):
     return len(vocab)
 
 def _check_model(model, x, n_bits, t_max):
+    if not hasattr(model, 'log_prob'): raise ValueError(f"model: need log_prob(x, t, y), and {type(model).__name__} has none")
     for k,want in (('n_channels', x.shape[1]), ('n_bits', n_bits)):
         if getattr(model, k, want)!=want: raise ValueError(f"model: made for {k}={getattr(model, k)}, but the images have {want}")
     if (getattr(model, 't_max', None) or t_max)<t_max*(1-1e-6): raise ValueError(f"model: made for times up to t_max={model.t_max:g}, but training needs {t_max:g}")

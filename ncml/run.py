@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from .ncpn import NCPN
 from .sde import SDE, get_sde
 
@@ -44,7 +44,7 @@ def save_run(
     path = Path(path)
     if partial is None: partial = partial_folder(path)
     elif path.exists(): raise ValueError(f"run: {path} exists, and no run is overwritten")
-    save_file({k:v.detach().cpu().contiguous() for k,v in model.state_dict().items()}, partial/_weights)
+    (partial/_weights).write_bytes(save({k:v.detach().cpu().contiguous() for k,v in model.state_dict().items()}))
     config = dict(format=_format, ncml=version('ncml'), torch=torch.__version__, model=model.config, sde=sde.config(),
         weights_sha256=hashlib.sha256((partial/_weights).read_bytes()).hexdigest(), **(info or {}))
     (partial/_config).write_text(json.dumps(config, indent=1, default=str)+'\n')

@@ -90,6 +90,9 @@ def sample_ncml(
     for k in ('log_prob', 'dist', 'n_bits'):
         if not hasattr(model, k): raise ValueError(f"model: sampling needs log_prob, dist and n_bits, and {type(model).__name__} has no {k}")
     if not 0<=t<=sde.t_end: raise ValueError(f"t: need a time in [0, {sde.t_end:g}], got {t}")
+    if y is not None:
+        y = torch.as_tensor(y).expand(shape[0]) if torch.as_tensor(y).ndim==0 else torch.as_tensor(y)
+        if y.shape!=shape[:1]: raise ValueError(f"y: need a class, or one for each of the {shape[0]} images, got shape {tuple(y.shape)}")
     t_stop = t_floor(sde, model.n_bits)
     ts = time_grid(t, n_steps, t_stop) if t>t_stop else torch.tensor([t])
     clean,noisy = [],[]

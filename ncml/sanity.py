@@ -103,6 +103,7 @@ def sanity_test(
     seed:int=0 # of the perturbation
 )->pd.DataFrame: # a row for each π: bpd, its standard error, and both for the difference to π = 0
     "Bits per dimension of images and of their perturbed versions, paired"
+    model = getattr(model, 'density', model) # of a Learner, the averaged weights
     density,pis = _as_density(model, n_bits),sorted({0., *map(float, pis)})
     gens,parts = {pi:_generator(seed) for pi in pis},{pi:[] for pi in pis}
     with torch.no_grad(), evaluating(model):
@@ -143,6 +144,7 @@ def delta_log_prob(
     seed:int=0 # of perturbation and noise
 )->pd.DataFrame: # a row for each t: bpd of both sets, `delta` and its paired standard error
     "`|bpd(p_data) - bpd(p_π)|` against t"
+    model = getattr(model, 'density', model) # of a Learner, the averaged weights
     density,g,n,parts = _as_density(model, n_bits),_generator(seed),0,[(float(t),[]) for t in ts]
     with torch.no_grad(), evaluating(model):
         for ub,yb in _batches(model, u, y, n_bits, bs):
