@@ -102,10 +102,11 @@ def _angles(n, half, device, dtype):
     return angle.cos().to(dtype),angle.sin().to(dtype)
 
 def _rotate(x):
-    "Rotary embedding of `x` (…,length,d) along its last but one dimension"
-    cos,sin = _angles(x.shape[-2], x.shape[-1]//2, x.device, x.dtype)
-    a,b = x.chunk(2, -1)
-    return torch.cat([a*cos - b*sin, a*sin + b*cos], -1)
+    "Rotary embedding of `x` (…,length,heads,d) along `length`"
+    half = x.shape[-1]//2
+    cos,sin = _angles(x.shape[-3], half, x.device, x.dtype)
+    cos,sin = torch.cat([cos, cos], -1)[:,None],torch.cat([-sin, sin], -1)[:,None]
+    return torch.addcmul(x*cos, x.roll(half, -1), sin) # (a cos - b sin, b cos + a sin)
 
 class LineAttention(nn.Module):
     "Multi-head self-attention along the last but one dimension of (…,length,channels)"
@@ -123,9 +124,8 @@ class LineAttention(nn.Module):
 
     def forward(self, x:Tensor)->Tensor: # (…,length,channels), same
         *lead,n,c = x.shape
-        qkv = self.qkv(self.norm(x)).reshape(-1, n, 3, self.n_heads, c//self.n_heads).permute(2, 0, 3, 1, 4) # (3,b,heads,n,d)
-        q,k = _rotate(qkv[:2])
-        a = F.scaled_dot_product_attention(q, k, qkv[2], is_causal=self.causal)
+        q,k,v = self.qkv(self.norm(x)).view(-1, n, 3, self.n_heads, c//self.n_heads).unbind(2) # (b,n,heads,d) each
+        a = F.scaled_dot_product_attention(*(o.transpose(1, 2) for o in (_rotate(q), _rotate(k), v)), is_causal=self.causal)
         return self.out(a.transpose(1, 2).reshape(*lead, n, c))
 
 class AxialAttention(nn.Module):
@@ -163,8 +163,12 @@ class NoiseEmbedding(nn.Module):
         self.clean = nn.Parameter(torch.randn(d_emb)*0.5)
         self.label = nn.Embedding(n_classes+1, d_emb) if n_classes else None
 
+    def position(self, t:Tensor)->Tensor: # (n,), same
+        "Where t lies on a scale from 0 to 1: what the frequencies resolve"
+        return t/self.t_max
+
     def forward(self, t:Tensor, y:Tensor|None=None)->Tensor: # (n,), (n,) -> (n,d_emb)
-        a = 2*math.pi*(t/self.t_max)[:,None].to(self.freq.dtype)*self.freq
+        a = 2*math.pi*self.position(t)[:,None].to(self.freq.dtype)*self.freq
         e = self.mlp(torch.cat([a.sin(), a.cos()], 1))
         e = torch.where((t==0)[:,None], self.clean.to(e.dtype), e)
         if self.label is not None: e = e + self.label(y if y is not None else torch.full_like(t, self.n_classes, dtype=torch.long))

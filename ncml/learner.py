@@ -7,6 +7,7 @@ __all__ = ['EMA', 'BPDLoss', 'NoiseCallback', 'EMACallback', 'BPDMetric', 'NCMLL
 
 # %% ../nbs/07_learner.ipynb #dd7bff93
 import copy
+import inspect
 import math
 from functools import partial
 import matplotlib.pyplot as plt
@@ -20,6 +21,7 @@ from .data import from_batch, level_width, show_levels
 from .likelihood import bpd, evaluating
 from .loss import Mu
 from .ncpn import NCPN, data_init
+from .presets import preset
 from .sampling import sample_ncml
 from .sde import SDE, check_t_max, default_levels, get_sde
 
@@ -140,13 +142,14 @@ class NCMLLearner(Learner):
 
 # %% ../nbs/07_learner.ipynb #19da6c74
 def default_arch(
-    shape:tuple, # (c,h,w)
-    n_bits:int,
+    shape:tuple, # (c,h,w) of the images
+    arch:str|dict|None=None, # A name of `presets`, or changes to the default for this `shape`
 )->dict: # Arguments of `NCPN`
-    "A small network for images of this shape: the papers' is 160 filters and 5 blocks"
-    side = max(shape[1:])
-    width,blocks,mix = (32, 1, 5) if side<=12 else (64, 2, 10)
-    return dict(n_channels=shape[0], n_bits=n_bits, n_filters=width, n_blocks=blocks, n_mix=mix, n_heads=4)
+    "The network that `arch` asks for; by default 'tiny' for sides of up to 12 pixels, else 'small'"
+    if isinstance(arch, str): return preset(arch)
+    unknown = set(arch or {}) - set(inspect.signature(NCPN).parameters)
+    if unknown: raise ValueError(f"arch: NCPN has no {', '.join(sorted(unknown))}; it has {', '.join(inspect.signature(NCPN).parameters)}")
+    return preset('tiny' if max(shape[1:])<=12 else 'small', **(arch or {}))
 
 # %% ../nbs/07_learner.ipynb #a333dc6e
 _adam = partial(OptimWrapper, opt=torch.optim.AdamW, foreach=True)
@@ -167,7 +170,7 @@ def ncml_learner(
     n_bits:int|None=None, # Bits of a level, default those of `dls`, else 8
     class_cond:bool=False, # Condition on the labels?
     p_uncond:float=0.1, # Share of images whose label is withheld
-    arch:dict|None=None, # Changes to the default `NCPN`
+    arch:str|dict|None=None, # The network: a name of `presets`, such as 'papers', or changes to the default, such as dict(dropout=0.25)
     ema:float|None=0.999, # Decay of the averaged weights, `None` for none
     lr:float=1e-3,
     wd:float=0., # Weight decay
@@ -183,7 +186,7 @@ def ncml_learner(
     x,y = _first_batch(dls, n_bits)
     n_classes = _n_classes(dls, y, model) if class_cond else 0
     if model is None:
-        model = NCPN(**{**default_arch(x.shape[1:], n_bits), 't_max':t_max, 'n_classes':n_classes, **(arch or {})}).to(x.device)
+        model = NCPN(**{**dict(n_channels=x.shape[1], n_bits=n_bits, t_max=t_max, n_classes=n_classes), **default_arch(x.shape[1:], arch)}).to(x.device)
         if len(x)>1: data_init(model, sde.perturb(x, t := mu.sample(len(x), x.device)), t, y if n_classes else None)
     elif arch: raise ValueError("arch: only for the default model, got a model too")
     _check_model(model, x, n_bits, t_max)

@@ -11,10 +11,11 @@ import math
 import torch
 from torch import nn,Tensor
 import torch.nn.functional as F
+from torch.utils.checkpoint import checkpoint
 from .data import level_width
 from .layers import (DownShiftedConv2d, DownRightShiftedConv2d, DownShiftedDeconv2d, DownRightShiftedDeconv2d, Nin, GatedResnet,
     AxialAttention, NoiseEmbedding, WNConv2d, WNConvTranspose2d, down_shift, right_shift)
-from .logistic import DiscretizedLogisticMixture, LogisticMixture, dequantize, n_params, uniform_params
+from .logistic import DiscretizedLogisticMixture, LogisticMixture, dequantize, marginal_params, n_params, uniform_params
 
 # %% ../nbs/04_ncpn.ipynb #134e1c96
 class Block(nn.Module):
@@ -25,17 +26,23 @@ class Block(nn.Module):
         n_heads:int=8, # Heads of the attention, 0 for no attention
         d_emb:int=0, # Width of the conditioning vector, 0 for none
         dropout:float=0.,
+        recompute:bool=True, # Compute the attention twice in training instead of keeping what its gradient needs?
     ):
         super().__init__()
+        self.recompute = recompute and n_heads>0
         self.u = GatedResnet(n_filters, DownShiftedConv2d, (2,3), down*n_filters, d_emb, dropout)
         self.ul = GatedResnet(n_filters, DownRightShiftedConv2d, (2,2), (1+down)*n_filters, d_emb, dropout)
         self.u_att = AxialAttention(n_filters, n_heads, causal_row=False) if n_heads else nn.Identity()
         self.ul_att = AxialAttention(n_filters, n_heads, causal_row=True) if n_heads else nn.Identity()
 
+    def _attend(self, att, x):
+        if not (self.recompute and self.training and torch.is_grad_enabled()): return att(x)
+        return checkpoint(att, x, use_reentrant=False, preserve_rng_state=False)
+
     def forward(self, u:Tensor, ul:Tensor, emb:Tensor|None, u_skip:Tensor|None=None, ul_skip:Tensor|None=None): # all (n,c,h,w) -> (u, ul)
-        u = self.u_att(self.u(u, u_skip, emb))
+        u = self._attend(self.u_att, self.u(u, u_skip, emb))
         side = u if ul_skip is None else torch.cat([u, ul_skip], 1)
-        return u,self.ul_att(self.ul(ul, side, emb))
+        return u,self._attend(self.ul_att, self.ul(ul, side, emb))
 
 # %% ../nbs/04_ncpn.ipynb #19a7407c
 class NCPN(nn.Module):
@@ -53,6 +60,8 @@ class NCPN(nn.Module):
         n_classes:int=0, # Classes, 0 for an unconditional model
         d_emb:int|None=None, # Width of the noise and class embedding, default 2*`n_filters`
         head:str='discretized', # Or 'continuous': the density, dequantised at t = 0
+        att_scales:tuple|None=None, # Scales with attention, 0 the finest; all of them if `None` (papers)
+        recompute:str='attention', # What training computes twice to save memory: 'nothing', 'attention', or 'blocks'
     ):
         super().__init__()
         for k,v,low in (('n_channels', n_channels, 1), ('n_bits', n_bits, 1), ('n_filters', n_filters, 1), ('n_blocks', n_blocks, 1),
@@ -63,18 +72,24 @@ class NCPN(nn.Module):
         if t_max is not None and not 0<t_max<math.inf: raise ValueError(f"t_max: need a time > 0, or None, got {t_max}")
         if t_max is None and n_classes: raise ValueError("n_classes: a class-conditional network needs t_max, the embedding carries both")
         if head not in _heads: raise ValueError(f"head: need one of {list(_heads)}, got {head!r}")
+        if recompute not in _recompute: raise ValueError(f"recompute: need one of {list(_recompute)}, got {recompute!r}")
+        if att_scales is not None and not set(att_scales)<=set(range(n_scales)):
+            raise ValueError(f"att_scales: need scales from 0, the finest, to n_scales-1={n_scales-1}, got {tuple(att_scales)}")
         d_emb = 0 if t_max is None else d_emb or 2*n_filters
         self.config = dict(n_channels=n_channels, n_bits=n_bits, n_filters=n_filters, n_blocks=n_blocks, n_scales=n_scales, n_mix=n_mix,
-            n_heads=n_heads, dropout=dropout, t_max=t_max, n_classes=n_classes, d_emb=d_emb, head=head)
-        self.n_channels,self.n_bits,self.n_scales,self.t_max,self.n_classes,self.head = n_channels,n_bits,n_scales,t_max,n_classes,head
+            n_heads=n_heads, dropout=dropout, t_max=t_max, n_classes=n_classes, d_emb=d_emb, head=head,
+            att_scales=None if att_scales is None else sorted(att_scales), recompute=recompute)
+        self.n_channels,self.n_bits,self.n_scales,self.t_max,self.n_classes,self.head,self.recompute = n_channels,n_bits,n_scales,t_max,n_classes,head,recompute
         f,n_in = n_filters,n_channels+1
         self.u_init = DownShiftedConv2d(n_in, f, (2,3))
         self.ul_above = DownShiftedConv2d(n_in, f, (1,3))
         self.ul_left = DownRightShiftedConv2d(n_in, f, (2,1))
         self.emb = NoiseEmbedding(d_emb, t_max, n_classes) if d_emb else None
-        def blocks(n, down): return nn.ModuleList(Block(f, down, n_heads, d_emb, dropout) for _ in range(n))
-        self.up = nn.ModuleList(blocks(n_blocks, False) for _ in range(n_scales))
-        self.down = nn.ModuleList(blocks(n_blocks + (i>0), True) for i in range(n_scales))
+        def blocks(n, down, scale):
+            heads = n_heads if att_scales is None or scale in att_scales else 0
+            return nn.ModuleList(Block(f, down, heads, d_emb, dropout, recompute=='attention') for _ in range(n))
+        self.up = nn.ModuleList(blocks(n_blocks, False, i) for i in range(n_scales))
+        self.down = nn.ModuleList(blocks(n_blocks + (i>0), True, n_scales-1-i) for i in range(n_scales))
         def pairs(a, b): return nn.ModuleList(nn.ModuleList([a(), b()]) for _ in range(n_scales-1))
         self.halve = pairs(lambda: DownShiftedConv2d(f, f, (2,3), stride=2), lambda: DownRightShiftedConv2d(f, f, (2,2), stride=2))
         self.double_ = pairs(lambda: DownShiftedDeconv2d(f, f), lambda: DownRightShiftedDeconv2d(f, f))
@@ -84,15 +99,21 @@ class NCPN(nn.Module):
 
     def _check(self, x, t, y):
         if x.ndim!=4 or x.shape[1]!=self.n_channels: raise ValueError(f"x: need images (n,{self.n_channels},h,w), got {tuple(x.shape)}")
+        m = 2**(self.n_scales-1)
+        if min(x.shape[-2:])<m: raise ValueError(f"x: need height and width of at least {m} for n_scales={self.n_scales}, got {tuple(x.shape[-2:])}")
         if t.shape!=x.shape[:1]: raise ValueError(f"t: need one time per image, shape ({len(x)},), got {tuple(t.shape)}")
         if y is not None:
             if not self.n_classes: raise ValueError("y: this network has no classes (n_classes=0)")
             if y.shape!=x.shape[:1]: raise ValueError(f"y: need one class per image, shape ({len(x)},), got {tuple(y.shape)}")
-        if x.is_cuda: return # to look at values there would wait for the GPU, and forbid CUDA graphs
+        if x.device.type!='cpu': return # to look at values there would wait for the GPU, and forbid CUDA graphs
         if self.t_max is not None and not ((t>=0) & (t<=self.t_max*(1+1e-5))).all():
             raise ValueError(f"t: need times in [0, t_max={self.t_max:g}], got {t.min():g} to {t.max():g}")
         if y is not None and not ((y>=0) & (y<=self.n_classes)).all():
             raise ValueError(f"y: need classes 0 to {self.n_classes-1}, or {self.n_classes} for none, got {y.min()} to {y.max()}")
+
+    def _run(self, block, *args):
+        if not (self.recompute=='blocks' and self.training and torch.is_grad_enabled()): return block(*args)
+        return checkpoint(block, *args, use_reentrant=False)
 
     def params(self, x:Tensor, t:Tensor, y:Tensor|None=None)->Tensor: # (n,c,h,w), (n,), (n,) -> (n, n_params, h, w)
         "The mixture's parameters at every pixel, a function of the pixels before it"
@@ -108,13 +129,18 @@ class NCPN(nn.Module):
                 u,ul = (f(o) for f,o in zip(self.halve[i-1], (u, ul), strict=True))
                 skips.append((u, ul))
             for block in level:
-                u,ul = block(u, ul, emb)
+                u,ul = self._run(block, u, ul, emb)
                 skips.append((u, ul))
         u,ul = skips.pop()
         for i,level in enumerate(self.down):
             if i: u,ul = (f(o) for f,o in zip(self.double_[i-1], (u, ul), strict=True))
-            for block in level: u,ul = block(u, ul, emb, *skips.pop())
+            for block in level: u,ul = self._run(block, u, ul, emb, *skips.pop())
         return (self.out(F.elu(ul)) + self.out_bias)[...,:h,:w]
+
+    @property
+    def dequantizes(self)->bool:
+        "Does `log_prob` draw noise at t = 0, so that it is an estimate there?"
+        return self.head=='continuous'
 
     def dist(self, x:Tensor, t:Tensor, y:Tensor|None=None): # (n,c,h,w), (n,), (n,) -> a mixture with `log_prob` and `sample`
         "The distribution of every pixel given the pixels before it"
@@ -131,6 +157,7 @@ class NCPN(nn.Module):
 
     def forward(self, x:Tensor, t:Tensor, y:Tensor|None=None)->Tensor: return self.log_prob(x, t, y)
 
+_recompute = ('nothing', 'attention', 'blocks')
 _heads = dict(discretized=DiscretizedLogisticMixture, continuous=LogisticMixture)
 
 # %% ../nbs/04_ncpn.ipynb #bd3685f1
@@ -158,23 +185,26 @@ def data_init(
     x:Tensor, # (n,c,h,w) in [-1,1], a batch of a few dozen images
     t:Tensor, # (n,) times
     y:Tensor|None=None, # (n,) classes
-    last:float=0.1, # Standard deviation of each block's second convolution and of the output (PixelCNN++: 0.1)
+    block:float=0.5, # Standard deviation of each residual block's last convolution (PixelCNN++: 0.1)
+    out:float=0.1, # And of the output, the mixture's parameters
+    marginal:bool=True, # Around a mixture that follows the values of `x`; else around a uniform one
 )->NCPN:
     "Set scale and bias of all weight-normalised layers, first to last, from one batch"
     if len(x)<2: raise ValueError(f"x: need at least 2 images to measure a spread, got {len(x)}")
-    small = {m.conv_out for m in model.modules() if isinstance(m, GatedResnet)} | {model.out}
-    def hook(m, args, out):
-        mean,std = out.mean((0,2,3)),out.std((0,2,3)).clamp(min=1e-3) # a constant channel keeps a finite scale
-        k = (last if m in small else 1.)/std
+    target = {m.conv_out:block for m in model.modules() if isinstance(m, GatedResnet)} | {model.out:out}
+    def hook(m, args, o):
+        mean,std = o.mean((0,2,3)),o.std((0,2,3)).clamp(min=1e-3) # a constant channel keeps a finite scale
+        k = target.get(m, 1.)/std
         m.g.mul_(k.view(m.g.shape))
         new_bias = (m.bias - mean)*k
-        out = (out - m.bias[:,None,None])*k[:,None,None] + new_bias[:,None,None]
+        o = (o - m.bias[:,None,None])*k[:,None,None] + new_bias[:,None,None]
         m.bias.copy_(new_bias)
-        return out
+        return o
     handles = [m.register_forward_hook(hook) for m in model.modules() if isinstance(m, (WNConv2d, WNConvTranspose2d))]
     try: model.params(x, t, y)
     finally:
         for h in handles: h.remove()
+    if marginal: model.out.bias += marginal_params(x, model.config['n_mix'], level_width(model.n_bits)) - model.out_bias.flatten()
     return model
 
 # %% ../nbs/04_ncpn.ipynb #32a5f4df
