@@ -367,7 +367,11 @@ def ncml_certify(
     table = certify(model, shape, bits, t and _numbers('t', t), classes, only=names[0], skip=names[1] or (), level=level, seed=seed, progress=sys.stdout.isatty())
     print(table.drop(columns='says').to_string(index=False, na_rep='', float_format='{:.3g}'.format))
     bad = failures(table)
-    print('\n'.join(bad) or f"not refuted: {(table.result=='pass').sum()} checks passed, {(table.result=='skip').sum()} did not apply")
+    for result,o in table[table.result.isin(['skip','note'])].drop_duplicates(['check','says']).groupby('result', sort=False):
+        print(*(f"{result}: {k.check}{f', {k.size}' if isinstance(k.size, str) and k.size else ''}: {k.says}" for k in o.itertuples(index=False)), sep='\n')
+    passed = (table.result=='pass').sum()
+    if not passed and not bad: raise ValueError('nothing could be examined, see the reasons above')
+    print('\n'.join(bad) or f"not refuted: {passed} checks passed")
     if out: out.write_text(table.to_json(orient='records', indent=1)+'\n')
     if bad and _in_shell('ncml_certify'): sys.exit(1)
     return table

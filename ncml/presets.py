@@ -54,6 +54,8 @@ def summary(
     shape:tuple=(3,32,32), # (c,h,w) of an image
 )->dict: # parameters; gflop: 10⁹ operations of a forward pass for one image; kept_mb: 10⁶ bytes an image that training keeps; state_mb: 10⁶ bytes of weights, gradients, Adam's two moments and the moving average
     "What `model` costs, in float32; training takes about three forward passes, and one more of what it computes twice"
+    model = getattr(model, 'density', model) # of a Learner, one network
+    if not isinstance(model, NCPN) and hasattr(model, 'average'): model = model.model # of an EMA
     meta,n = copy.deepcopy(model).to('meta').train(),sum(p.numel() for p in model.parameters())
     (flop,one),(_,two) = (_forward_costs(meta, i, shape) for i in (1, 2))
     return dict(parameters=n, gflop=flop/1e9, kept_mb=(two-one)/1e6, state_mb=5*4*n/1e6)
