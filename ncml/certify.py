@@ -36,6 +36,7 @@ def _worst(*errors):
     "The largest absolute value in some tensors; NaN if there is one"
     return torch.stack([o.detach().abs().max().double() for o in errors if o.numel()]).max().item() if any(o.numel() for o in errors) else 0.
 
+# %% ../nbs/10a_certify.ipynb #a37a1ba8
 class Subject:
     "The model under examination: on the CPU, in float64 if it can be, in evaluation mode, with images to show it"
     def __init__(self,
@@ -191,6 +192,7 @@ def conditional_dependence(
             rows[k:k+bs] |= row
     return pixels,rows,cols.T
 
+# %% ../nbs/10a_certify.ipynb #8eaa4084
 def _dominated(seen, i, j, w):
     "Is a pixel seen that lies beyond `j` as seen from `i`: as high or higher, and as far or farther to the same side?"
     k = seen.nonzero()[:,0]
@@ -309,6 +311,7 @@ def _mass(s, t):
     if value is None: return Finding('skip', says=what)
     return _judge(value, s.tol(1e-9, 1e-4), f"the probabilities {what} do not add up to 1 (are the open tails those of the edge levels? is it the mass of a Δ-cell, of so many bits?)", what)
 
+# %% ../nbs/10a_certify.ipynb #abec8870
 def _integral_2d(s, t, reach, h):
     "Integral of a density in at most two dimensions over [-reach,reach]² by a lattice with two offsets, and their disagreement"
     sums,y,d = [],s.labels(1),math.prod(s.shape)
@@ -370,6 +373,7 @@ def _uniforms_discrete(s, cond, c, v):
         at += (p*((l-v).abs()<s.delta/2)).sum(0)
     return below + s.rand(*v.shape)*at,0.
 
+# %% ../nbs/10a_certify.ipynb #4ac217d0
 def _draws(s, t, n):
     "`n` contexts and a draw of every pixel of each"
     x,y = s.images(n, t),s.labels(n)
@@ -442,6 +446,7 @@ def _lowest_weight_gradients(s, lp, most=3):
         g = torch.autograd.grad(lp.flatten()[i], params, retain_graph=True, allow_unused=True)
         yield all(o.isfinite().all() for o in g if o is not None),any((o!=0).any() for o in g if o is not None)
 
+# %% ../nbs/10a_certify.ipynb #30958238
 def _tails_of_conditionals(s, t):
     n,dead = 0,0
     for lp,v in _outlying(s, t):
@@ -555,6 +560,7 @@ def _plan(s, ts, level):
         yield 'head at t = 0',0.,None,needs_dist(_head_continuous)
         if not getattr(s.raw, 'dequantizes', False): yield 'jump at t = 0',top,None,_jump
 
+# %% ../nbs/10a_certify.ipynb #c7ea6d22
 def _no_dist(s, t): return Finding('skip', says="the model has no dist, or no images")
 def _draws_noise(s, t): return Finding('skip', says="log_prob draws dequantisation noise at t = 0")
 
