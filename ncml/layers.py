@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['WNConv2d', 'DownShiftedConv2d', 'DownRightShiftedConv2d', 'down_shift', 'right_shift', 'WNConvTranspose2d',
-           'DownShiftedDeconv2d', 'DownRightShiftedDeconv2d', 'concat_elu', 'Nin', 'GatedResnet', 'LineAttention',
-           'AxialAttention', 'NoiseEmbedding']
+           'DownShiftedDeconv2d', 'DownRightShiftedDeconv2d', 'concat_elu', 'Dropout', 'Nin', 'GatedResnet',
+           'LineAttention', 'AxialAttention', 'NoiseEmbedding']
 
 # %% ../nbs/03_layers.ipynb #3d4a9598
 import math
@@ -24,15 +24,19 @@ class WNConv2d(nn.Conv2d):
 
 class DownShiftedConv2d(WNConv2d):
     "Convolution whose output at row i sees rows ≤ i, columns on both sides"
-    def forward(self, x:Tensor)->Tensor: # (n,c,h,w) -> (n,o,⌈h/stride⌉,⌈w/stride⌉)
+    @property
+    def margin(self)->tuple: # (left, right, above, below), what `F.pad` takes
+        "Zeros around the input"
         kh,kw = self.kernel_size
-        return super().forward(F.pad(x, ((kw-1)//2, (kw-1)//2, kh-1, 0)))
+        return (kw-1)//2,(kw-1)//2,kh-1,0
 
-class DownRightShiftedConv2d(WNConv2d):
+    def forward(self, x:Tensor, padded:bool=False)->Tensor: # (n,c,h,w) -> (n,o,⌈h/stride⌉,⌈w/stride⌉); `padded` with its margin already?
+        return super().forward(x if padded else F.pad(x, self.margin))
+
+class DownRightShiftedConv2d(DownShiftedConv2d):
     "Convolution whose output at (i,j) sees rows ≤ i and columns ≤ j"
-    def forward(self, x:Tensor)->Tensor: # (n,c,h,w) -> (n,o,⌈h/stride⌉,⌈w/stride⌉)
-        kh,kw = self.kernel_size
-        return super().forward(F.pad(x, (kw-1, 0, kh-1, 0)))
+    @property
+    def margin(self)->tuple: return self.kernel_size[1]-1,0,self.kernel_size[0]-1,0
 
 def down_shift(x:Tensor)->Tensor: # (n,c,h,w), same
     "Move all rows down by one, zeros on top: what was 'rows ≤ i' becomes 'rows < i'"
@@ -63,21 +67,85 @@ class DownRightShiftedDeconv2d(WNConvTranspose2d):
     def __init__(self, ni:int, nf:int): super().__init__(ni, nf, (2,2))
 
 # %% ../nbs/03_layers.ipynb #1511491c
+class _ConcatELU(torch.autograd.Function):
+    generate_vmap_rule = True # for torch.func
+
+    @staticmethod
+    def forward(x):
+        layout = torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
+        out = torch.empty((len(x), 2*x.shape[1], *x.shape[2:]), dtype=x.dtype, device=x.device, memory_format=layout)
+        a,b = out.chunk(2, 1)
+        torch.neg(x, out=b)
+        e = torch.minimum(x, b) # -|x|
+        e = e.exp_().sub_(1) if x.dtype==torch.float32 else e.expm1_()
+        torch.maximum(x, e, out=a)
+        torch.maximum(b, e, out=b)
+        return out
+
+    @staticmethod
+    def setup_context(ctx, inputs, output): ctx.save_for_backward(output)
+
+    @staticmethod
+    def backward(ctx, g):
+        o, = ctx.saved_tensors
+        a,b = torch.ops.aten.elu_backward(g, 1, 1, 1, True, o).chunk(2, 1) # g times 1, or o + 1 where o < 0
+        return a-b
+
 def concat_elu(x:Tensor)->Tensor: # (n,c,h,w) -> (n,2c,h,w)
     "ELU of x and of −x, concatenated along the channels"
-    return F.elu(torch.cat([x, -x], 1))
+    return _ConcatELU.apply(x)
 
+# %% ../nbs/03_layers.ipynb #b7606157
+class _Masked(torch.autograd.Function):
+    "`x*mask*scale` for a mask of bytes, which is all that it keeps"
+    @staticmethod
+    def forward(x, mask, scale): return mask.to(x.dtype).mul_(scale).mul_(x)
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        _,mask,ctx.scale = inputs
+        ctx.save_for_backward(mask)
+    @staticmethod
+    def backward(ctx, g): return _Masked.apply(g, *ctx.saved_tensors, ctx.scale),None,None
+
+class Dropout(nn.Module):
+    "Zero a share `p` of the elements in training and scale up the rest; on a CPU `p` is rounded to 1/256"
+    def __init__(self,
+        p:float=0.5, # In [0,1)
+    ):
+        super().__init__()
+        if not 0<=p<1: raise ValueError(f"dropout: need a share in [0,1), got {p}")
+        self.p = p
+
+    def forward(self, x:Tensor)->Tensor: # Any shape, same
+        keep = max(1, round(256*(1-self.p)))
+        if not self.training or self.p==0: return x
+        if x.device.type not in ('cpu','meta') or torch.compiler.is_compiling(): return F.dropout(x, self.p)
+        if keep==256: return x
+        mask = torch.empty_like(x, dtype=torch.uint8)
+        byte = torch.empty(-(-x.numel()//8), dtype=torch.int64, device=x.device).random_(-2**63, None).view(torch.uint8)[:x.numel()]
+        mask = torch.lt(byte, keep, out=torch.empty_like(byte)).as_strided(x.shape, mask.stride()) # in the memory order of x
+        return _Masked.apply(x, mask, 256/keep)
+
+    def extra_repr(self)->str: return f'p={self.p}'
+
+
+# %% ../nbs/03_layers.ipynb #e067c95d
 class Nin(WNConv2d):
-    "Network in network: a weight-normalised 1×1 convolution"
+    "Network in network: a weight-normalised 1×1 convolution of one or several inputs, concatenated along the channels"
     def __init__(self, ni:int, nf:int): super().__init__(ni, nf, 1)
 
+    def forward(self, *xs:Tensor, size:tuple|None=None)->Tensor: # (n,c_i,h,w) each; `size` (h,w) of the image inside inputs with zeros above, left and perhaps right
+        parts = torch._weight_norm(self.weight, self.g, 0).split([x.shape[1] for x in xs], 1)
+        outs = [F.conv2d(x, w, None if i else self.bias) for i,(x,w) in enumerate(zip(xs, parts, strict=True))]
+        return sum(outs if size is None else [o[...,-size[0]:,1:size[1]+1] for o in outs])
+
 class GatedResnet(nn.Module):
-    "Gated residual block of PixelCNN++ with a side input and a conditioning vector"
+    "Gated residual block of PixelCNN++ with side inputs and a conditioning vector"
     def __init__(self,
         n_filters:int, # Channels of input and output
         conv, # `DownShiftedConv2d` or `DownRightShiftedConv2d`
         kernel:tuple, # Its kernel size
-        n_side:int=0, # Channels of the side input, 0 for none
+        n_side:int=0, # Channels of the side inputs together, 0 for none
         d_emb:int=0, # Width of the conditioning vector, 0 for none
         dropout:float=0., # Elementwise, before the second convolution
     ):
@@ -85,14 +153,23 @@ class GatedResnet(nn.Module):
         self.conv_in = conv(2*n_filters, n_filters, kernel)
         self.side = Nin(2*n_side, n_filters) if n_side else None
         self.emb = nn.Linear(d_emb, n_filters) if d_emb else None
-        self.drop = nn.Dropout(dropout)
+        self.drop = Dropout(dropout)
         self.conv_out = conv(2*n_filters, 2*n_filters, kernel)
 
-    def forward(self, x:Tensor, side:Tensor|None=None, emb:Tensor|None=None)->Tensor: # (n,c,h,w), (n,n_side,h,w), (n,d_emb)
-        h = self.conv_in(concat_elu(x))
-        if self.side is not None: h = h + self.side(concat_elu(side))
+    def elu(self, x:Tensor)->Tensor: # (n,c,h,w) -> (n,2c,h+above,w+left+right)
+        "Concatenated ELU of `x` with the zeros around it that the convolutions want"
+        return concat_elu(F.pad(x, self.conv_in.margin))
+
+    def state(self, x:Tensor)->tuple: return x,self.elu(x) # What `forward` takes
+
+    def forward(self, state:tuple, sides:tuple=(), emb:Tensor|None=None)->Tensor: # A `state`; the second parts of others; (n,d_emb) -> (n,c,h,w)
+        x,e = state
+        h = self.conv_in(e, padded=True)
+        if self.side is not None: h = h + self.side(*sides, size=x.shape[-2:])
         if self.emb is not None: h = h + self.emb(emb)[...,None,None]
-        return x + F.glu(self.conv_out(self.drop(concat_elu(h))), 1)
+        h = self.conv_out(self.drop(self.elu(h)), padded=True)
+        a,b = (o.contiguous(memory_format=torch.channels_last) for o in h.chunk(2, 1)) # halves of h are slow to read
+        return torch.addcmul(x, a, b.sigmoid())
 
 # %% ../nbs/03_layers.ipynb #8090b5c7
 def _angles(n, half, device, dtype):

@@ -8,18 +8,47 @@ __all__ = ['log_sigmoid_diff', 'n_params', 'uniform_params', 'DiscretizedLogisti
 
 # %% ../nbs/02_logistic.ipynb #d1875377
 import math
+from functools import cached_property
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from .data import level_width
 
 # %% ../nbs/02_logistic.ipynb #e6157729
+class _LogSigmoidDiff(torch.autograd.Function):
+    generate_vmap_rule = True # for torch.func
+
+    @staticmethod
+    def _ends(mid, gap, below, above):
+        "The cell's two ends a and b, and tanh((a-b)/2)"
+        half = gap/2
+        return mid + half + above,mid - half - below,torch.tanh(half + (below + above))
+
+    @staticmethod
+    def forward(mid, gap, below, above):
+        a,b,tau = _LogSigmoidDiff._ends(mid, gap, below, above)
+        tails = a.abs().neg_().exp_().add_(1) * b.abs().neg_().exp_().add_(1)
+        return (2*tau/(tails*(1+tau))).log_() + a.clamp(max=0) - b.clamp(min=0)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output): ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx, g):
+        a,b,tau = _LogSigmoidDiff._ends(*ctx.saved_tensors)
+        up,down = torch.sigmoid(-a),torch.sigmoid(b)
+        g_gap = g*((up+down)/2 + (1-tau)/(2*tau))
+        return g*(up-down),g_gap.sum_to_size(ctx.saved_tensors[1].shape),None,None
+
 def log_sigmoid_diff(
     mid:Tensor, # (x−μ)/s, any shape
     gap:Tensor, # Δ/s > 0, broadcasts against `mid`
+    below:Tensor|None=None, # ∞ where the cell has no lower end, else 0; broadcasts against `mid`
+    above:Tensor|None=None, # ∞ where it has no upper end
 )->Tensor: # log(σ(mid + gap/2) − σ(mid − gap/2)), nats
     "Log mass of a logistic variable in a cell of `gap` scales around `mid`, stable with its gradients in both tails"
-    return F.logsigmoid(mid + gap/2) + F.logsigmoid(gap/2 - mid) + torch.log(-torch.expm1(-gap))
+    none = mid.new_zeros(())
+    return _LogSigmoidDiff.apply(mid, gap, none if below is None else below, none if above is None else above)
 
 # %% ../nbs/02_logistic.ipynb #f99d8398
 def n_params(
@@ -30,17 +59,14 @@ def n_params(
     return n_mix * (1 + 2*n_channels + n_channels*(n_channels-1)//2)
 
 # %% ../nbs/02_logistic.ipynb #7e31d961
-def _min_log_scale(delta): return max(math.log(delta)-3, -12.)
+def _min_scale(delta): return max(delta*math.exp(-3), math.exp(-12))
 
-def _unpack(params, n_channels, delta):
-    n,p,h,w = params.shape
-    c,m = n_channels,p//n_params(n_channels, 1)
-    if params.dtype!=torch.float64: params = params.float() # also under autocast
-    logits,means,log_scales,coeffs = params.split([m, c*m, c*m, c*(c-1)//2*m], 1)
-    floor = _min_log_scale(delta)
-    log_scales = floor + F.softplus(log_scales-floor)
-    means,log_scales,coeffs = (o.reshape(n, -1, m, h, w) for o in (means, log_scales, coeffs)) # (n,c,m,h,w)
-    return logits.log_softmax(1),means,log_scales,coeffs.tanh()
+def _split(
+    o, # (n,k,…), k = 2c + c(c-1)/2: what the network gives for each component but its weight
+    c, # Channels of the image
+): # (n,c,…), (n,c,…), (n,c(c-1)/2,…)
+    "Means, logarithms of scales, and coefficients before tanh"
+    return o.split([c, c, c*(c-1)//2], 1)
 
 # %% ../nbs/02_logistic.ipynb #bb5a3429
 def uniform_params(
@@ -60,29 +86,45 @@ class _Mixture:
         params:Tensor, # (n, n_params(c, n_mix), h, w), as the network gives them
         n_channels:int, # Channels c of the image
         n_bits:int, # Bits k of a level, which fix Δ
-        clean:Tensor|None=None, # (n,) bool, images at t = 0; all of them if `None`
+        clean:Tensor|bool|None=None, # (n,) bool, images at t = 0, or one for all of them; all if `None`
     ):
         n_one = n_params(n_channels, 1)
         if params.ndim!=4 or params.shape[1]%n_one or not params.shape[1]:
             raise ValueError(f"params: need (n, m*{n_one}, h, w) for {n_channels} channels, got {tuple(params.shape)}")
         self.n_channels,self.n_bits,self.delta = n_channels,n_bits,level_width(n_bits)
         self.clean = params.new_ones(len(params), dtype=torch.bool) if clean is None else clean
-        self.log_weights,self.means,self.log_scales,self.coeffs = _unpack(params, n_channels, self.delta)
+        params = params.to(torch.float64 if params.dtype==torch.float64 else torch.float32).contiguous() # also under autocast
+        m = params.shape[1]//n_one
+        self.logits,self.rest = params[:,:m],params[:,m:].unflatten(1, (-1, m)) # (n,m,h,w), (n,k,m,h,w)
 
-    def _shift(self, c, x, coeffs):
-        "What the channels before `c` add to the mean of channel `c`; `x`: (n,c,1,h,w) or (n,c,h,w)"
-        return (coeffs[:,c*(c-1)//2:c*(c+1)//2] * x[:,:c]).sum(1)
+    @cached_property
+    def _parts(self): return _split(self.rest, self.n_channels)
+    @property
+    def means(self)->Tensor: return self._parts[0] # (n,c,m,h,w), before the shift by earlier channels
+    @cached_property
+    def scales(self)->Tensor: return self._parts[1].exp() + _min_scale(self.delta) # (n,c,m,h,w)
+    @property
+    def log_scales(self)->Tensor: return self.scales.log()
+    @cached_property
+    def coeffs(self)->Tensor: return self._parts[2].tanh() # (n,c(c-1)/2,m,h,w)
+    @cached_property
+    def log_weights(self)->Tensor: return self.logits.log_softmax(1) # (n,m,h,w)
+
+    def _shifted(self, c, mean, x, coeffs):
+        "`mean` of channel `c`, moved by the channels before it; `x[j]` is channel j"
+        for j in range(c): mean = torch.addcmul(mean, coeffs[:,c*(c-1)//2+j], x[j])
+        return mean
 
     def _means(self, x):
-        x = x.unsqueeze(2) # (n,c,1,h,w)
-        return torch.stack([self.means[:,c] + self._shift(c, x, self.coeffs) for c in range(self.n_channels)], 1)
+        x = x.unsqueeze(2).unbind(1) # (n,1,h,w) each
+        return torch.stack([self._shifted(c, self.means[:,c], x, self.coeffs) for c in range(self.n_channels)], 1)
 
     def log_prob(self,
         x:Tensor, # (n,c,h,w)
     )->Tensor: # (n,h,w), nats
         "Log mass of the cell around each pixel given the channels before it in the pixel"
         if x.shape[1]!=self.n_channels: raise ValueError(f"x: need {self.n_channels} channels, got shape {tuple(x.shape)}")
-        x = x.to(self.means.dtype)
+        x = x.to(self.logits.dtype)
         lp = self._log_cell(x.unsqueeze(2), self._means(x)).sum(1) # (n,m,h,w)
         return torch.logsumexp(self.log_weights + lp, 1)
 
@@ -90,7 +132,7 @@ class _Mixture:
         x:Tensor, # (n,c,h,w)
     )->Tensor: # (n,c,h,w), nats
         "Log mass of the cell around each sub-pixel given the channels before it in the pixel; over channels they sum to `log_prob`"
-        x = x.to(self.means.dtype)
+        x = x.to(self.logits.dtype)
         lp = self._log_cell(x.unsqueeze(2), self._means(x)) # (n,c,m,h,w)
         return torch.cat([self.log_weights.unsqueeze(1), lp], 1).cumsum(1).logsumexp(2).diff(dim=1)
 
@@ -99,8 +141,8 @@ class _Mixture:
 
     def noise(self, generator:torch.Generator|None=None)->Tensor: # (n, noise_channels, h, w) in [0,1)
         "Uniform noise for one `sample` of every pixel"
-        n,_,h,w = self.log_weights.shape
-        return torch.rand(n, self.noise_channels, h, w, generator=generator, dtype=self.means.dtype, device=self.means.device)
+        n,_,h,w = self.logits.shape
+        return torch.rand(n, self.noise_channels, h, w, generator=generator, dtype=self.logits.dtype, device=self.logits.device)
 
     def sample(self,
         noise:Tensor|None=None, # (n, noise_channels, h, w) in [0,1); drawn if `None`
@@ -108,29 +150,36 @@ class _Mixture:
         "A draw of every pixel: a fixed function of the parameters and of `noise`"
         if noise is None: noise = self.noise()
         c = self.n_channels
-        pick,draw,deq = noise.to(self.means.dtype).split([1, c, c], 1)
-        m = (self.log_weights.exp().cumsum(1) < pick).sum(1, keepdim=True).clamp(max=self.log_weights.shape[1]-1) # (n,1,h,w)
-        def picked(o): return o.gather(2, m.unsqueeze(1).expand(-1, o.shape[1], -1, -1, -1)).squeeze(2)
-        means,log_scales,coeffs = picked(self.means),picked(self.log_scales),picked(self.coeffs)
+        pick,draw,deq = noise.to(self.logits.dtype).split([1, c, c], 1)
+        m = (self.logits.softmax(1)[:,:-1].cumsum(1) < pick).sum(1)[:,None,None].expand(-1, self.rest.shape[1], 1, -1, -1)
+        means,log_scales,coeffs = _split(self.rest.gather(2, m).squeeze(2), c) # of the picked component
         z = torch.logit(draw, eps=torch.finfo(draw.dtype).eps/2) # standard logistic
-        x = torch.zeros_like(means)
-        for i in range(c): x[:,i] = self._cell(means[:,i] + self._shift(i, x, coeffs) + log_scales[:,i].exp()*z[:,i], deq[:,i])
-        return x
+        return self._draw(torch.addcmul(means, log_scales.exp() + _min_scale(self.delta), z), coeffs.tanh(), deq)
+
+    def _draw(self, v, coeffs, deq):
+        "Channel after channel from `v` (n,c,h,w), what each would be without the channels before it"
+        x = []
+        for c,o in enumerate(v.unbind(1)): x.append(self._shifted(c, o, x, coeffs))
+        return torch.stack(x, 1)
 
 # %% ../nbs/02_logistic.ipynb #489b76f9
 class DiscretizedLogisticMixture(_Mixture):
     "Mixture of logistics over the cells of a grid of levels (PixelCNN++), with open edges for `clean` images only"
     def _log_cell(self, x, means):
-        inv = (-self.log_scales).exp()
-        mid,gap = (x-means)*inv,self.delta*inv
-        lp = log_sigmoid_diff(mid, gap)
-        edge,clean = 1-self.delta/2,self.clean[:,None,None,None,None]
-        lp = torch.where(clean & (x<-edge), F.logsigmoid(mid + gap/2), lp) # the first level and all below
-        return torch.where(clean & (x>edge), F.logsigmoid(gap/2 - mid), lp) # the last level and all above
+        edge,clean,inv = 1-self.delta/2,torch.as_tensor(self.clean, device=x.device).view(-1, 1, 1, 1, 1),1/self.scales
+        def open_end(at): return torch.where(clean & at, math.inf, x.new_zeros(()))
+        return log_sigmoid_diff((x-means)*inv, self.delta*inv, open_end(x<-edge), open_end(x>edge)) # first level and all below, last and above
 
-    def _cell(self, v, deq):
-        level = ((v+1)/self.delta).round().clamp(0, 2**self.n_bits-1)*2/(2**self.n_bits-1) - 1
-        return torch.where(self.clean[:,None,None], level, v + (deq-0.5)*self.delta)
+    def _draw(self, v, coeffs, deq):
+        top,x = 2**self.n_bits-1,[]
+        for c,o in enumerate((v/self.delta).unbind(1)): # in levels from the middle of the grid, which is at half a level
+            o = self._shifted(c, o, x, coeffs)
+            level = None if self.clean is False else (o-0.5).round_().clamp_(-(top+1)/2, (top-1)/2).add_(0.5)
+            if self.clean is not True:
+                o = o + (deq[:,c]-0.5)
+                if level is not None: o = torch.where(self.clean[:,None,None], level, o)
+            x.append(level if self.clean is True else o)
+        return (torch.stack(x, 1) + top/2)*2/top - 1
 
 # %% ../nbs/02_logistic.ipynb #5044544e
 def marginal_params(
@@ -151,10 +200,8 @@ def marginal_params(
 class LogisticMixture(_Mixture):
     "Mixture of logistic densities times Δ per channel; draws are continuous at every t"
     def _log_cell(self, x, means):
-        mid = (x-means)*(-self.log_scales).exp()
+        mid = (x-means)/self.scales
         return F.logsigmoid(mid) + F.logsigmoid(-mid) - self.log_scales + math.log(self.delta)
-
-    def _cell(self, v, deq): return v
 
 def dequantize(
     x:Tensor, # (n,c,h,w) in [-1,1]

@@ -39,10 +39,13 @@ class Block(nn.Module):
         if not (self.recompute and self.training and torch.is_grad_enabled()): return att(x)
         return checkpoint(att, x, use_reentrant=False, preserve_rng_state=False)
 
-    def forward(self, u:Tensor, ul:Tensor, emb:Tensor|None, u_skip:Tensor|None=None, ul_skip:Tensor|None=None): # all (n,c,h,w) -> (u, ul)
-        u = self._attend(self.u_att, self.u(u, u_skip, emb))
-        side = u if ul_skip is None else torch.cat([u, ul_skip], 1)
-        return u,self._attend(self.ul_att, self.ul(ul, side, emb))
+    def states(self, u:Tensor, ul:Tensor)->tuple: return self.u.state(u),self.ul.state(ul) # (n,c,h,w) each
+
+    def forward(self, u:tuple, ul:tuple, emb:Tensor|None, u_skip:tuple|None=None, ul_skip:tuple|None=None): # all states -> (u, ul)
+        side = () if u_skip is None else (u_skip[1],)
+        u = self.u.state(self._attend(self.u_att, self.u(u, side, emb)))
+        side = (u[1],) if ul_skip is None else (u[1], ul_skip[1])
+        return u,self.ul.state(self._attend(self.ul_att, self.ul(ul, side, emb)))
 
 # %% ../nbs/04_ncpn.ipynb #19a7407c
 class NCPN(nn.Module):
@@ -121,21 +124,25 @@ class NCPN(nn.Module):
         h,w = x.shape[-2:]
         m = 2**(self.n_scales-1)
         x = F.pad(torch.cat([x, torch.ones_like(x[:,:1])], 1), (0, -w%m, 0, -h%m)).contiguous(memory_format=torch.channels_last)
-        emb = self.emb(t, y) if self.emb is not None else None
-        u,ul = down_shift(self.u_init(x)),down_shift(self.ul_above(x)) + right_shift(self.ul_left(x))
-        skips = [(u, ul)]
+        dtype = _autocast_dtype(x)
+        with torch.autocast(x.device.type, enabled=False):
+            emb = self.emb(t, y) if self.emb is not None else None
+            u,ul = down_shift(self.u_init(x)),down_shift(self.ul_above(x)) + right_shift(self.ul_left(x))
+        _,(ul,_) = self._streams(u.to(dtype), ul.to(dtype), emb)
+        with torch.autocast(x.device.type, enabled=False): return (self.out(F.elu(ul.to(x.dtype))) + self.out_bias)[...,:h,:w]
+
+    def _streams(self, u, ul, emb):
+        "Up and down all scales, from the first features of both streams to their last states"
+        skips = []
         for i,level in enumerate(self.up):
-            if i:
-                u,ul = (f(o) for f,o in zip(self.halve[i-1], (u, ul), strict=True))
-                skips.append((u, ul))
-            for block in level:
-                u,ul = self._run(block, u, ul, emb)
-                skips.append((u, ul))
+            if i: u,ul = (f(x) for f,(x,_) in zip(self.halve[i-1], skips[-1], strict=True))
+            skips.append(level[0].states(u, ul))
+            for block in level: skips.append(self._run(block, *skips[-1], emb))
         u,ul = skips.pop()
         for i,level in enumerate(self.down):
-            if i: u,ul = (f(o) for f,o in zip(self.double_[i-1], (u, ul), strict=True))
+            if i: u,ul = level[0].states(*(f(x) for f,(x,_) in zip(self.double_[i-1], (u, ul), strict=True)))
             for block in level: u,ul = self._run(block, u, ul, emb, *skips.pop())
-        return (self.out(F.elu(ul)) + self.out_bias)[...,:h,:w]
+        return u,ul
 
     @property
     def dequantizes(self)->bool:
@@ -156,6 +163,14 @@ class NCPN(nn.Module):
         return self.dist(x, t, y).log_prob(x).sum((1,2))
 
     def forward(self, x:Tensor, t:Tensor, y:Tensor|None=None)->Tensor: return self.log_prob(x, t, y)
+
+def _autocast_dtype(x):
+    "What convolutions compute in: the dtype of `x`, or that of autocast where it is on"
+    device = x.device.type
+    if x.dtype==torch.float64: return x.dtype
+    if hasattr(torch, 'get_autocast_dtype'): return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype # torch ≥ 2.4
+    if device=='cpu': return torch.get_autocast_cpu_dtype() if torch.is_autocast_cpu_enabled() else x.dtype
+    return torch.get_autocast_gpu_dtype() if torch.is_autocast_enabled() else x.dtype
 
 _recompute = ('nothing', 'attention', 'blocks')
 _heads = dict(discretized=DiscretizedLogisticMixture, continuous=LogisticMixture)
