@@ -419,33 +419,37 @@ def cuda_graph(f):
 class _Draw:
     "Draw batches of one size, row by row"
     def __init__(self, model, n, h, w, capture):
-        self.cache,self.capture,self.replays,self.seen = PixelCache(model, n, h, w),capture,{},set()
+        self.cache,self.capture,self.replays = PixelCache(model, n, h, w),capture,{}
         like,c = model.out.weight.detach(),model.n_channels
         self.noise,self.given = like.new_empty(n, 1+2*c, 1, w),like.new_empty(n, c, w)
-        self.known,self.clean = torch.empty(n, 1, w, dtype=torch.bool, device=like.device),torch.empty(n, dtype=torch.bool, device=like.device)
+        self.known,self.some_clean = torch.empty(n, 1, w, dtype=torch.bool, device=like.device),torch.empty(n, dtype=torch.bool, device=like.device)
 
-    def calls(self, n_active):
+    def calls(self, n_active, keep, clean):
         c = self.cache
         c.row(n_active)
         for j in range(c.w):
-            p = c.model.mixture(c.pixel(j, n_active)[...,None,None], self.clean)
-            c.write(j, torch.where(self.known[:,:,j], self.given[:,:,j], p.sample(self.noise[...,j:j+1])[...,0,0]))
+            p = c.model.mixture(c.pixel(j, n_active)[...,None,None], self.some_clean if clean is None else clean)
+            v = p.sample(self.noise[...,j:j+1])[...,0,0]
+            c.write(j, torch.where(self.known[:,:,j], self.given[:,:,j], v) if keep else v)
 
-    def row(self, n_active):
-        if self.capture is None or n_active not in self.seen: # the first time the calls may still allocate and choose algorithms
-            self.seen.add(n_active)
-            return self.calls(n_active)
-        if n_active not in self.replays: self.replays[n_active] = self.capture(lambda: self.calls(n_active))
-        self.replays[n_active]()
+    def row(self, *kind):
+        if self.capture is None: return self.calls(*kind)
+        if kind not in self.replays: # the first time the calls may still allocate and choose algorithms
+            self.replays[kind] = None
+            return self.calls(*kind)
+        if self.replays[kind] is None: self.replays[kind] = self.capture(lambda: self.calls(*kind))
+        self.replays[kind]()
 
     def __call__(self, x, t, y, noise, known, ticks):
         c = self.cache
         c.begin(t, y)
-        self.clean.copy_(t==0)
+        keep,clean = known.any().item(),t==0
+        self.some_clean.copy_(clean)
+        clean = True if clean.all() else None if clean.any() else False
         for r,_ in zip(range(c.h), ticks, strict=False):
             for a,b in ((self.noise, noise[:,:,r:r+1]), (self.given, x[:,:,r]), (self.known, known[:,None,r])): a.copy_(b)
             c.start_row(r)
-            self.row(c.n_active(r))
+            self.row(c.n_active(r), keep, clean)
             x[:,:,r] = torch.stack(c.first.at[:c.w], -1)
             c.end_row(r)
         return x
