@@ -96,7 +96,16 @@ def compare(
     r = pd.DataFrame({k:spread(times[k]/times[base]) for k in times}).T
     return pd.DataFrame(dict(ratio=r['median'], ratio_low=r.low, ratio_high=r.high, ms=times.median()*1e3/n))
 
-# %% ../nbs/14_bench.ipynb #338a7564
+# %% ../nbs/14_bench.ipynb #33559b8c
+def _peer_info(path, files):
+    "What results say of the peer"
+    commit = None
+    if (path/'.git').exists(): # else git would name a folder around it
+        p = subprocess.run(['git','-C',str(path),'rev-parse','HEAD'], capture_output=True, text=True)
+        commit = p.stdout.strip() or None
+    return dict(path='PEER', commit=commit, sha256=hashlib.sha256(b''.join(o.read_bytes() for o in files)).hexdigest())
+
+# %% ../nbs/14_bench.ipynb #cb67baae
 _peer_files = ('utils.py','layers.py','model.py') # in the order of their imports
 _mends = {'print e\n':'print(e)\n', 'torch.zeros(xs + [nr_mix]).cuda()':'torch.zeros(xs + [nr_mix], device=x.device)'}
 
@@ -125,14 +134,7 @@ def load_peer(
         if not hasattr(modules[name], attr): raise ValueError(f"peer: need a checkout of pclucas14/pixel-cnn-pp, and its {name}.py has no {attr}")
     return types.SimpleNamespace(**modules, info=_peer_info(Path(path), files))
 
-def _peer_info(path, files):
-    commit = None
-    if (path/'.git').exists(): # else git would name a folder around it
-        p = subprocess.run(['git','-C',str(path),'rev-parse','HEAD'], capture_output=True, text=True)
-        commit = p.stdout.strip() or None
-    return dict(path='PEER', commit=commit, sha256=hashlib.sha256(b''.join(o.read_bytes() for o in files)).hexdigest())
-
-# %% ../nbs/14_bench.ipynb #a17416bc
+# %% ../nbs/14_bench.ipynb #bfe51384
 class PeerModel(nn.Module):
     "The peer's network with `params` and a `log_prob` that is summed over the batch"
     def __init__(self, peer, filters:int, blocks:int, dropout:float=0.5):
@@ -156,7 +158,7 @@ class PeerModel(nn.Module):
 
     def log_prob(self, x:Tensor, t=None, y=None)->Tensor: return self.params_log_prob(x, self.params(x)) # scalar, nats
 
-# %% ../nbs/14_bench.ipynb #7999c6f5
+# %% ../nbs/14_bench.ipynb #9ca63660
 @dataclass
 class Setup:
     "A width, and how it is measured"
@@ -190,9 +192,13 @@ class Setup:
         if own!=its: raise ValueError(f"peer: need a network of {own:,} parameters like ours at {self.filters}/{self.blocks}, got {its:,}")
         return net
 
+    def paired(self)->dict:
+        "Our network, and the peer's if there is one, by name"
+        return dict(ours=self.ours()) | ({} if self.peer is None else dict(peer=self.rival()))
+
     def interleave(self, fns, **kwargs): return interleave(fns, self.rounds, device=self.device, **kwargs)
 
-# %% ../nbs/14_bench.ipynb #9ca63660
+# %% ../nbs/14_bench.ipynb #e1d5d5a4
 def _log_prob(model, x, dtype):
     with torch.autocast(x.device.type, dtype or torch.bfloat16, enabled=dtype is not None): return model.log_prob(x, x.new_zeros(len(x))).sum()
 
@@ -219,14 +225,15 @@ def _job(what, model, x, dtype=None):
     if what=='train': return partial(train_step, model, x, torch.optim.Adam(model.parameters(), lr=2e-4), dtype)
     return partial(dict(eval=evaluate, score=score_step)[what], model, x, dtype)
 
-# %% ../nbs/14_bench.ipynb #5055a3ec
+# %% ../nbs/14_bench.ipynb #50fa38fa
 def _compiled(b, what, x):
     "Compiled work in bf16, warm, and what compiling took"
     torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
     job,start = _job(what, compile_blocks(b.ours()), x, torch.bfloat16),time.perf_counter()
     for _ in range(2): job()
-    stats = torch._dynamo.utils.counters['stats']
-    return job,dict(seconds=time.perf_counter()-start, graphs=stats.get('unique_graphs', 0))
+    c = torch._dynamo.utils.counters
+    return job,dict(seconds=time.perf_counter()-start, graphs=c['stats']['unique_graphs'], gave_up=c['frames']['ok']<c['frames']['total'])
 
 def _times(times, n):
     "What a case tells after its ratios: milliseconds an image, and the seconds of every round"
@@ -238,8 +245,7 @@ def time_against_peer(
 )->dict: # ratios, ms_per_image, seconds, and of compiling
     "Ours in three precisions and the peer, interleaved"
     x,net,rival,told = b.x(),b.ours(),b.rival(),{}
-    fns = dict(ours=_job(what, net, x))
-    if rival is not None: fns['peer'] = _job(what, rival, x)
+    fns = {'ours':_job(what, net, x)} | ({} if rival is None else {'peer':_job(what, rival, x)})
     fns['ours bf16'] = _job(what, net, x, torch.bfloat16)
     if not b.eager: fns['ours bf16 compiled'],told['compile'] = _compiled(b, what, x)
     if what=='score':
@@ -249,7 +255,7 @@ def time_against_peer(
     pairs = [(k, 'peer') for k in fns if k.startswith('ours')] + [('ours','forward'), ('peer','peer forward'), ('ours bf16','ours'), ('ours bf16 compiled','ours')]
     return dict(ratios=ratios(times, pairs), **_times(times, b.bs), **told)
 
-# %% ../nbs/14_bench.ipynb #44af770c
+# %% ../nbs/14_bench.ipynb #90dd2a6a
 def _given(params, f):
     "Forward and backward from `params` to the sum of `f(params)`"
     params = params.detach().requires_grad_()
@@ -264,7 +270,7 @@ def likelihood_share(b:Setup)->dict: # ratios, ms_per_image, seconds
     times = b.interleave(fns)
     return dict(ratios=ratios(times, [('likelihood','step'), ('peer likelihood','peer step'), ('likelihood','peer likelihood'), ('step','peer step')]), **_times(times, b.bs))
 
-# %% ../nbs/14_bench.ipynb #90dd2a6a
+# %% ../nbs/14_bench.ipynb #28325b15
 def saved_bytes(
     model, # With `log_prob`
     x:Tensor, # (n,c,h,w)
@@ -293,7 +299,7 @@ def saved_memory(b:Setup)->dict: # ratios, mb_per_image: 10⁶ bytes
     pairs = [('ours','peer'), ('ours blocks twice','peer'), ('ours with attention','ours'), ('ours with attention, nothing twice','ours')]
     return dict(ratios={f'{a} / {c}':spread([mb[a]/mb[c]]) for a,c in pairs if c in mb}, mb_per_image=mb)
 
-# %% ../nbs/14_bench.ipynb #0aeb27d6
+# %% ../nbs/14_bench.ipynb #dc8bccb4
 def _resident(key):
     "Bytes of memory that this process holds ('VmRSS') or held at most ('VmHWM')"
     try: return int(re.search(rf'^{key}:\s*(\d+)', Path('/proc/self/status').read_text(), re.M)[1])*1024
@@ -327,7 +333,7 @@ def _peak_here(b, model, bf16):
     for _ in range(2): job()
     return torch.cuda.max_memory_allocated(b.device)-before + sum(p.nbytes for p in model.parameters())
 
-# %% ../nbs/14_bench.ipynb #619f63ca
+# %% ../nbs/14_bench.ipynb #cdad2a81
 def peak_memory(
     b:Setup,
     path=None, # The peer's checkout: a fresh process loads it again
@@ -340,7 +346,7 @@ def peak_memory(
         else: mb[k] = _peak_here(b, b.rival() if k=='peer' else b.ours(**o.get('changes', {})), 'bf16' in o)/1e6
     return dict(ratios={f'{k} / peer':spread([mb[k]/mb['peer']]) for k in mb if k!='peer' and 'peer' in mb}, mb=mb)
 
-# %% ../nbs/14_bench.ipynb #cdad2a81
+# %% ../nbs/14_bench.ipynb #3e6e9084
 def _cached_sampler():
     "MERGE: `from ncml.cached import sample_cached` at the top instead, and no skip below"
     try: return import_module('ncml.cached').sample_cached
@@ -375,7 +381,7 @@ def sampling(
     return dict(ratios=r, **_times(times, n), scaled={k:dict(scaled=True, timed_passes=b.rounds, passes=b.side**2) for k in scaled},
                 **({} if draw else dict(skipped='cached: there is no ncml.cached yet')))
 
-# %% ../nbs/14_bench.ipynb #d715cd02
+# %% ../nbs/14_bench.ipynb #f221602a
 def same_draws(b:Setup)->dict: # errors: largest difference by dtype
     "Cached and naive draws with the same noise, at t > 0"
     draw,errors = _cached_sampler(),{}
@@ -386,7 +392,7 @@ def same_draws(b:Setup)->dict: # errors: largest difference by dtype
         errors[str(dtype).removeprefix('torch.')] = (cached-naive).abs().max().item()
     return dict(errors=errors)
 
-# %% ../nbs/14_bench.ipynb #0a40e118
+# %% ../nbs/14_bench.ipynb #a2ab8621
 _axes = dict(bs=(1,2,4,8,16,32,64), filters=(16,40,80,160), side=(8,16,32,64))
 
 def growth(
@@ -408,7 +414,7 @@ def growth(
         f'{k} ms_per_image':spread(times[s,k]*1e3/c.bs) for k in ('ours','peer') if (s,k) in fns}
     return dict(rows=[row(s, c) for s,c in at.items()])
 
-# %% ../nbs/14_bench.ipynb #a2ab8621
+# %% ../nbs/14_bench.ipynb #52bf20df
 def matmul_rate(
     device, # Where
     n:int=8192, # Rows and columns
@@ -444,7 +450,7 @@ def gpu_samples(
     more = dict(ratios=ratios(times, [('cached, no graphs','cached, graphs')]), **_times(times, n))
     return {k:{**v, **more.get(k, {})} if isinstance(v, dict) else v for k,v in o.items()}
 
-# %% ../nbs/14_bench.ipynb #8d7f4524
+# %% ../nbs/14_bench.ipynb #85b99a04
 _groups = (('matrix products and convolutions', r'conv|mm\b|matmul|linear|scaled_dot|attention|baddbmm'),
            ('copies', r'copy|cat\b|clone|contiguous|pad|slice|select|fill_|zero_|zeros|index|gather|stack'),
            ('elementwise', r'add|mul|sub|div|neg|elu|sigmoid|glu|silu|tanh|exp|log|pow|where|clamp|dropout|bernoulli|random|softplus|softmax|sum|mean|norm|sqrt|abs|fused|lt|gt|ge|le\b|max|min'))
@@ -467,7 +473,9 @@ def _backward_node(e):
         e = e.cpu_parent
     return None
 
+# %% ../nbs/14_bench.ipynb #d9d44115
 def _by_group(events, device_type):
+    "Microseconds by group"
     scope = {id(e):_scope(e) for e in events}
     of = {e.sequence_nr:scope[id(e)] for e in events if e.sequence_nr>=0 and _backward_node(e) is None and scope[id(e)]}
     total = {}
@@ -479,7 +487,7 @@ def _by_group(events, device_type):
         total[g] = total.get(g, 0)+t
     return total
 
-# %% ../nbs/14_bench.ipynb #cc01ed29
+# %% ../nbs/14_bench.ipynb #7475c7e2
 def profile_step(
     model, # With `params` and `log_prob`
     x:Tensor, # (n,c,h,w)
@@ -505,11 +513,11 @@ def profile_step(
 
 def profiles(b:Setup)->dict: # shares by network and work, ms
     "Where training and evaluation spend their time, ours and the peer"
-    nets,kinds = {'ours':b.ours(), 'peer':b.rival()},{'train':('train', None), 'train bf16':('train', torch.bfloat16), 'eval':('eval', None), 'score':('score', None)}
-    told = {f'{n}, {k}':profile_step(m, b.x(), *o) for n,m in nets.items() if m is not None for k,o in kinds.items() if n=='ours' or o[1] is None}
+    kinds = {'train':('train', None), 'train bf16':('train', torch.bfloat16), 'eval':('eval', None), 'score':('score', None)}
+    told = {f'{n}, {k}':profile_step(m, b.x(), *o) for n,m in b.paired().items() for k,o in kinds.items() if n=='ours' or o[1] is None}
     return dict(shares={k:o.share.to_dict() for k,o in told.items()}, ms={k:o.ms.to_dict() for k,o in told.items()})
 
-# %% ../nbs/14_bench.ipynb #7475c7e2
+# %% ../nbs/14_bench.ipynb #f076f84e
 def _goal_rows(width):
     "(goal, case, where in it, least or most, target, stretch)"
     def r(k): return ('ratios', k)
@@ -528,6 +536,7 @@ def _goal_rows(width):
     if width=='160/5': rows.append(('training over a matrix product, bf16', 'throughput-pixelcnn++', r('training / matrix product'), '≥', .2, .35))
     return rows
 
+# %% ../nbs/14_bench.ipynb #05aeba75
 def goals(
     result:dict, # What `ncml_bench` writes
 )->pd.DataFrame: # A row for each goal: what is to be ≤ or ≥ `target`, its measured median and quartiles, and `met`: 'stretch', 'target', 'no', or '' where not measured
@@ -542,7 +551,7 @@ def goals(
             rows.append(dict(width=width, goal=goal, sense=sense, target=target, stretch=stretch, **{o:v and v[k] for o,k in (('measured','median'), ('low','low'), ('high','high'))}, met=met))
     return pd.DataFrame(rows).astype({k:float for k in ('target','stretch','measured','low','high')})
 
-# %% ../nbs/14_bench.ipynb #1c4fb4b2
+# %% ../nbs/14_bench.ipynb #b6fbb1e9
 def _cases(b, path):
     "Functions without arguments by group and name"
     n_all,gpu = (1, 16, 64),torch.device(b.device).type=='cuda'
@@ -567,7 +576,7 @@ def _width(text):
     if not m: raise ValueError(f"width: need filters/blocks such as 40/2, with commas between, got {text!r}")
     return tuple(map(int, m.groups()))
 
-# %% ../nbs/14_bench.ipynb #81a377be
+# %% ../nbs/14_bench.ipynb #f15685cc
 def _device_name(device):
     "The GPU's name, or the processor's"
     if torch.device(device).type=='cuda': return torch.cuda.get_device_name(device)
@@ -587,6 +596,7 @@ def _command(args):
     default = {k:p.default for k,p in inspect.signature(ncml_bench).parameters.items()}
     return shlex.join(['ncml_bench', *(w for k,v in said.items() if v!=default[k] for w in ([f'--{k}'] if v is True else [f'--{k}', str(v)]))])
 
+# %% ../nbs/14_bench.ipynb #7066e34f
 def _start_file(out, head, fresh):
     "What `out` holds, if it can be gone on with, or a new result"
     if fresh or not out.exists(): return dict(head, commands=[], results={})
@@ -604,9 +614,11 @@ def _write(out, result):
     part.write_text(json.dumps(result, indent=1, ensure_ascii=False)+'\n', encoding='utf-8')
     os.replace(part, out)
 
+# %% ../nbs/14_bench.ipynb #d4e3ec03
 def _show_case(width, name, o):
     "A case in lines: its ratios, then its times or bytes, or its rows"
     print(f'{width} {name}: {o["seconds_taken"]:.0f} s', *([f"  skipped: {o['skipped']}"] if 'skipped' in o else []), sep='\n')
+    if o.get('compile', {}).get('gave_up'): print(f"  compiled: PyTorch gave up after {o['compile']['graphs']} graphs")
     for k,v in o.get('ratios', {}).items(): print(f"  {k:40} {v['median']:8.3f}  ({v['low']:.3f} to {v['high']:.3f})")
     for k,v in o.get('ms_per_image', {}).items(): print(f"  {k:40} {v['median']:8.1f} ms an image{', scaled' if k in o.get('scaled', {}) else ''}")
     for unit in ('mb_per_image','mb'):
@@ -615,7 +627,7 @@ def _show_case(width, name, o):
     for k,v in o.get('errors', {}).items(): print(f'  {k:40} {v:.1e} apart')
     for k,v in o.get('shares', {}).items(): print(f'  {k:16} '+', '.join(f'{g} {p:.1%}' for g,p in v.items()))
 
-# %% ../nbs/14_bench.ipynb #d7935d9e
+# %% ../nbs/14_bench.ipynb #ab672ddc
 @call_parse
 @_one_line
 def ncml_bench(
@@ -663,7 +675,7 @@ def _unfinished(result, f, k, name):
     o = result['results'].get(f'{f}/{k}', {}).get(name)
     return o is None or 'skipped' in o
 
-# %% ../nbs/14_bench.ipynb #e5dedd45
+# %% ../nbs/14_bench.ipynb #60481dab
 def plot_goals(
     result:dict, # What `ncml_bench` writes
     ax=None
