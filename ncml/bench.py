@@ -158,7 +158,7 @@ class PeerModel(nn.Module):
 
     def log_prob(self, x:Tensor, t=None, y=None)->Tensor: return self.params_log_prob(x, self.params(x)) # scalar, nats
 
-# %% ../nbs/14_bench.ipynb #9ca63660
+# %% ../nbs/14_bench.ipynb #f56d2b9c
 @dataclass
 class Setup:
     "A width, and how it is measured"
@@ -198,7 +198,7 @@ class Setup:
 
     def interleave(self, fns, **kwargs): return interleave(fns, self.rounds, device=self.device, **kwargs)
 
-# %% ../nbs/14_bench.ipynb #e1d5d5a4
+# %% ../nbs/14_bench.ipynb #5055a3ec
 def _log_prob(model, x, dtype):
     with torch.autocast(x.device.type, dtype or torch.bfloat16, enabled=dtype is not None): return model.log_prob(x, x.new_zeros(len(x))).sum()
 
@@ -225,7 +225,7 @@ def _job(what, model, x, dtype=None):
     if what=='train': return partial(train_step, model, x, torch.optim.Adam(model.parameters(), lr=2e-4), dtype)
     return partial(dict(eval=evaluate, score=score_step)[what], model, x, dtype)
 
-# %% ../nbs/14_bench.ipynb #50fa38fa
+# %% ../nbs/14_bench.ipynb #0016a969
 def _compiled(b, what, x):
     "Compiled work in bf16, warm, and what compiling took"
     torch._dynamo.reset()
@@ -255,7 +255,7 @@ def time_against_peer(
     pairs = [(k, 'peer') for k in fns if k.startswith('ours')] + [('ours','forward'), ('peer','peer forward'), ('ours bf16','ours'), ('ours bf16 compiled','ours')]
     return dict(ratios=ratios(times, pairs), **_times(times, b.bs), **told)
 
-# %% ../nbs/14_bench.ipynb #90dd2a6a
+# %% ../nbs/14_bench.ipynb #cfa76502
 def _given(params, f):
     "Forward and backward from `params` to the sum of `f(params)`"
     params = params.detach().requires_grad_()
@@ -270,7 +270,7 @@ def likelihood_share(b:Setup)->dict: # ratios, ms_per_image, seconds
     times = b.interleave(fns)
     return dict(ratios=ratios(times, [('likelihood','step'), ('peer likelihood','peer step'), ('likelihood','peer likelihood'), ('step','peer step')]), **_times(times, b.bs))
 
-# %% ../nbs/14_bench.ipynb #28325b15
+# %% ../nbs/14_bench.ipynb #0aeb27d6
 def saved_bytes(
     model, # With `log_prob`
     x:Tensor, # (n,c,h,w)
@@ -299,7 +299,7 @@ def saved_memory(b:Setup)->dict: # ratios, mb_per_image: 10⁶ bytes
     pairs = [('ours','peer'), ('ours blocks twice','peer'), ('ours with attention','ours'), ('ours with attention, nothing twice','ours')]
     return dict(ratios={f'{a} / {c}':spread([mb[a]/mb[c]]) for a,c in pairs if c in mb}, mb_per_image=mb)
 
-# %% ../nbs/14_bench.ipynb #dc8bccb4
+# %% ../nbs/14_bench.ipynb #cdad2a81
 def _resident(key):
     "Bytes of memory that this process holds ('VmRSS') or held at most ('VmHWM')"
     try: return int(re.search(rf'^{key}:\s*(\d+)', Path('/proc/self/status').read_text(), re.M)[1])*1024
@@ -333,7 +333,7 @@ def _peak_here(b, model, bf16):
     for _ in range(2): job()
     return torch.cuda.max_memory_allocated(b.device)-before + sum(p.nbytes for p in model.parameters())
 
-# %% ../nbs/14_bench.ipynb #cdad2a81
+# %% ../nbs/14_bench.ipynb #8b338c97
 def peak_memory(
     b:Setup,
     path=None, # The peer's checkout: a fresh process loads it again
@@ -346,7 +346,7 @@ def peak_memory(
         else: mb[k] = _peak_here(b, b.rival() if k=='peer' else b.ours(**o.get('changes', {})), 'bf16' in o)/1e6
     return dict(ratios={f'{k} / peer':spread([mb[k]/mb['peer']]) for k in mb if k!='peer' and 'peer' in mb}, mb=mb)
 
-# %% ../nbs/14_bench.ipynb #3e6e9084
+# %% ../nbs/14_bench.ipynb #d715cd02
 def _cached_sampler():
     "MERGE: `from ncml.cached import sample_cached` at the top instead, and no skip below"
     try: return import_module('ncml.cached').sample_cached
@@ -381,7 +381,7 @@ def sampling(
     return dict(ratios=r, **_times(times, n), scaled={k:dict(scaled=True, timed_passes=b.rounds, passes=b.side**2) for k in scaled},
                 **({} if draw else dict(skipped='cached: there is no ncml.cached yet')))
 
-# %% ../nbs/14_bench.ipynb #f221602a
+# %% ../nbs/14_bench.ipynb #100074d0
 def same_draws(b:Setup)->dict: # errors: largest difference by dtype
     "Cached and naive draws with the same noise, at t > 0"
     draw,errors = _cached_sampler(),{}
@@ -392,7 +392,7 @@ def same_draws(b:Setup)->dict: # errors: largest difference by dtype
         errors[str(dtype).removeprefix('torch.')] = (cached-naive).abs().max().item()
     return dict(errors=errors)
 
-# %% ../nbs/14_bench.ipynb #a2ab8621
+# %% ../nbs/14_bench.ipynb #5d463d71
 _axes = dict(bs=(1,2,4,8,16,32,64), filters=(16,40,80,160), side=(8,16,32,64))
 
 def growth(
@@ -414,7 +414,7 @@ def growth(
         f'{k} ms_per_image':spread(times[s,k]*1e3/c.bs) for k in ('ours','peer') if (s,k) in fns}
     return dict(rows=[row(s, c) for s,c in at.items()])
 
-# %% ../nbs/14_bench.ipynb #52bf20df
+# %% ../nbs/14_bench.ipynb #8d7f4524
 def matmul_rate(
     device, # Where
     n:int=8192, # Rows and columns
@@ -450,7 +450,7 @@ def gpu_samples(
     more = dict(ratios=ratios(times, [('cached, no graphs','cached, graphs')]), **_times(times, n))
     return {k:{**v, **more.get(k, {})} if isinstance(v, dict) else v for k,v in o.items()}
 
-# %% ../nbs/14_bench.ipynb #85b99a04
+# %% ../nbs/14_bench.ipynb #d9d44115
 _groups = (('matrix products and convolutions', r'conv|mm\b|matmul|linear|scaled_dot|attention|baddbmm'),
            ('copies', r'copy|cat\b|clone|contiguous|pad|slice|select|fill_|zero_|zeros|index|gather|stack'),
            ('elementwise', r'add|mul|sub|div|neg|elu|sigmoid|glu|silu|tanh|exp|log|pow|where|clamp|dropout|bernoulli|random|softplus|softmax|sum|mean|norm|sqrt|abs|fused|lt|gt|ge|le\b|max|min'))
@@ -473,29 +473,16 @@ def _backward_node(e):
         e = e.cpu_parent
     return None
 
-# %% ../nbs/14_bench.ipynb #d9d44115
-def _by_group(events, device_type):
-    "Microseconds by group"
+# %% ../nbs/14_bench.ipynb #7475c7e2
+def _labels(events):
+    "The group of each event"
     scope = {id(e):_scope(e) for e in events}
     of = {e.sequence_nr:scope[id(e)] for e in events if e.sequence_nr>=0 and _backward_node(e) is None and scope[id(e)]}
-    total = {}
-    for e in events:
-        t = e.self_cpu_time_total if device_type=='cpu' else e.self_device_time_total
-        if t<=0: continue
-        node = _backward_node(e)
-        g = scope[id(e)] or (node is not None and of.get(node)) or next((k for k,r in _groups if re.search(r, e.name)), 'other')
-        total[g] = total.get(g, 0)+t
-    return total
+    def label(e): return scope[id(e)] or of.get(_backward_node(e)) or next((k for k,r in _groups if re.search(r, e.name)), 'other')
+    return [label(e) for e in events]
 
-# %% ../nbs/14_bench.ipynb #7475c7e2
-def profile_step(
-    model, # With `params` and `log_prob`
-    x:Tensor, # (n,c,h,w)
-    what:str='train', # 'train', 'eval' or 'score'
-    dtype=None, # `torch.bfloat16` for autocast
-    rounds:int=2, # Calls under the profiler, after one without
-)->pd.DataFrame: # A row for each group: share, ms of a call; largest first
-    "Where the time of one kind of work goes"
+def _record(model, x, what, dtype, rounds):
+    "The events of `rounds` calls, after one that is not recorded"
     job,params,log_prob = _job(what, model, x, dtype),model.params,model.log_prob
     def network(*args):
         with record_function('network'): return params(*args)
@@ -508,16 +495,30 @@ def profile_step(
         with profile(activities=kinds) as p:
             for _ in range(rounds): job()
     finally: del model.params,model.log_prob
-    total = pd.Series(_by_group(p.events(), x.device.type), dtype=float).sort_values(ascending=False)
+    return p.events()
+
+# %% ../nbs/14_bench.ipynb #b237cce8
+def profile_step(
+    model, # With `params` and `log_prob`
+    x:Tensor, # (n,c,h,w)
+    what:str='train', # 'train', 'eval' or 'score'
+    dtype=None, # `torch.bfloat16` for autocast
+    rounds:int=2, # Calls under the profiler, after one without
+)->pd.DataFrame: # A row for each group: share, ms of a call; largest first
+    "Where the time of one kind of work goes"
+    events = _record(model, x, what, dtype, rounds)
+    own = [e.self_device_time_total if x.is_cuda else e.self_cpu_time_total for e in events] # microseconds
+    total = pd.Series(own, dtype=float).groupby(_labels(events)).sum().sort_values(ascending=False)
     return pd.DataFrame(dict(share=total/total.sum(), ms=total/1e3/rounds))
 
+# %% ../nbs/14_bench.ipynb #54dc32da
 def profiles(b:Setup)->dict: # shares by network and work, ms
     "Where training and evaluation spend their time, ours and the peer"
     kinds = {'train':('train', None), 'train bf16':('train', torch.bfloat16), 'eval':('eval', None), 'score':('score', None)}
     told = {f'{n}, {k}':profile_step(m, b.x(), *o) for n,m in b.paired().items() for k,o in kinds.items() if n=='ours' or o[1] is None}
     return dict(shares={k:o.share.to_dict() for k,o in told.items()}, ms={k:o.ms.to_dict() for k,o in told.items()})
 
-# %% ../nbs/14_bench.ipynb #f076f84e
+# %% ../nbs/14_bench.ipynb #b6fbb1e9
 def _goal_rows(width):
     "(goal, case, where in it, least or most, target, stretch)"
     def r(k): return ('ratios', k)
@@ -536,7 +537,7 @@ def _goal_rows(width):
     if width=='160/5': rows.append(('training over a matrix product, bf16', 'throughput-pixelcnn++', r('training / matrix product'), '≥', .2, .35))
     return rows
 
-# %% ../nbs/14_bench.ipynb #05aeba75
+# %% ../nbs/14_bench.ipynb #c3b62b22
 def goals(
     result:dict, # What `ncml_bench` writes
 )->pd.DataFrame: # A row for each goal: what is to be ≤ or ≥ `target`, its measured median and quartiles, and `met`: 'stretch', 'target', 'no', or '' where not measured
@@ -551,7 +552,7 @@ def goals(
             rows.append(dict(width=width, goal=goal, sense=sense, target=target, stretch=stretch, **{o:v and v[k] for o,k in (('measured','median'), ('low','low'), ('high','high'))}, met=met))
     return pd.DataFrame(rows).astype({k:float for k in ('target','stretch','measured','low','high')})
 
-# %% ../nbs/14_bench.ipynb #b6fbb1e9
+# %% ../nbs/14_bench.ipynb #59b62b45
 def _cases(b, path):
     "Functions without arguments by group and name"
     n_all,gpu = (1, 16, 64),torch.device(b.device).type=='cuda'
@@ -576,7 +577,7 @@ def _width(text):
     if not m: raise ValueError(f"width: need filters/blocks such as 40/2, with commas between, got {text!r}")
     return tuple(map(int, m.groups()))
 
-# %% ../nbs/14_bench.ipynb #f15685cc
+# %% ../nbs/14_bench.ipynb #ab672ddc
 def _device_name(device):
     "The GPU's name, or the processor's"
     if torch.device(device).type=='cuda': return torch.cuda.get_device_name(device)
@@ -596,7 +597,7 @@ def _command(args):
     default = {k:p.default for k,p in inspect.signature(ncml_bench).parameters.items()}
     return shlex.join(['ncml_bench', *(w for k,v in said.items() if v!=default[k] for w in ([f'--{k}'] if v is True else [f'--{k}', str(v)]))])
 
-# %% ../nbs/14_bench.ipynb #7066e34f
+# %% ../nbs/14_bench.ipynb #e5dedd45
 def _start_file(out, head, fresh):
     "What `out` holds, if it can be gone on with, or a new result"
     if fresh or not out.exists(): return dict(head, commands=[], results={})
@@ -614,7 +615,7 @@ def _write(out, result):
     part.write_text(json.dumps(result, indent=1, ensure_ascii=False)+'\n', encoding='utf-8')
     os.replace(part, out)
 
-# %% ../nbs/14_bench.ipynb #d4e3ec03
+# %% ../nbs/14_bench.ipynb #1722bfcc
 def _show_case(width, name, o):
     "A case in lines: its ratios, then its times or bytes, or its rows"
     print(f'{width} {name}: {o["seconds_taken"]:.0f} s', *([f"  skipped: {o['skipped']}"] if 'skipped' in o else []), sep='\n')
@@ -627,7 +628,7 @@ def _show_case(width, name, o):
     for k,v in o.get('errors', {}).items(): print(f'  {k:40} {v:.1e} apart')
     for k,v in o.get('shares', {}).items(): print(f'  {k:16} '+', '.join(f'{g} {p:.1%}' for g,p in v.items()))
 
-# %% ../nbs/14_bench.ipynb #ab672ddc
+# %% ../nbs/14_bench.ipynb #c06ec6b4
 @call_parse
 @_one_line
 def ncml_bench(
@@ -675,7 +676,7 @@ def _unfinished(result, f, k, name):
     o = result['results'].get(f'{f}/{k}', {}).get(name)
     return o is None or 'skipped' in o
 
-# %% ../nbs/14_bench.ipynb #60481dab
+# %% ../nbs/14_bench.ipynb #4bdd8097
 def plot_goals(
     result:dict, # What `ncml_bench` writes
     ax=None
