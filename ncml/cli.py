@@ -33,7 +33,7 @@ from .ncpn import compile_blocks
 from .presets import preset, summary
 from .refine import euler_maruyama, ode_heun
 from .run import load_run, partial_folder, save_run
-from .sampling import sample_ncml
+from .two_part import sample_ncml
 from .sanity import lsb_flip, plot_sanity, plus_minus_one, sanity_test
 
 # %% ../nbs/13_cli.ipynb #6279201b

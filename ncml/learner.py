@@ -22,7 +22,7 @@ from .likelihood import bpd, evaluating
 from .loss import Mu
 from .ncpn import NCPN, data_init
 from .presets import preset
-from .sampling import sample_ncml
+from .two_part import sample_ncml
 from .sde import SDE, check_t_max, default_levels, get_sde
 
 # %% ../nbs/07_learner.ipynb #9efe2966
