@@ -59,8 +59,9 @@ class DownShiftedDeconv2d(WNConvTranspose2d):
     "Doubles height and width; fine rows 2i and 2i+1 see coarse row i, columns on both sides"
     def __init__(self, ni:int, nf:int): super().__init__(ni, nf, (2,3))
     def forward(self, x:Tensor)->Tensor: # (n,c,h,w) -> (n,o,2h,2w)
-        w = x.shape[-1]
-        return super().forward(x)[...,1:2*w+1] # of 2w+1 columns, the first only looks left
+        w = torch._weight_norm(self.weight, self.g, 1)
+        pair = torch.cat([x, F.pad(x, (-1, 1))], 1) # each pixel, and its neighbour on the right
+        return F.conv_transpose2d(pair, torch.cat([w[...,1:], F.pad(w[...,:1], (1, 0))]), self.bias, self.stride)
 
 class DownRightShiftedDeconv2d(WNConvTranspose2d):
     "Doubles height and width; fine pixels (2i..2i+1, 2j..2j+1) see coarse pixel (i,j)"
@@ -130,6 +131,21 @@ class Dropout(nn.Module):
 
 
 # %% ../nbs/03_layers.ipynb #e067c95d
+class _Crop(torch.autograd.Function):
+    "Undo `F.pad` by `margin`, as a view; its gradient is one `F.pad` (that of slices would be one for each side)"
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x, margin):
+        left,right,above,below = margin
+        return x[...,above:x.shape[-2]-below,left:x.shape[-1]-right]
+
+    @staticmethod
+    def setup_context(ctx, inputs, output): ctx.margin = inputs[1]
+
+    @staticmethod
+    def backward(ctx, g): return F.pad(g, ctx.margin),None
+
 class Nin(WNConv2d):
     "Network in network: a weight-normalised 1×1 convolution of one or several inputs, concatenated along the channels"
     def __init__(self, ni:int, nf:int): super().__init__(ni, nf, 1)
@@ -137,7 +153,8 @@ class Nin(WNConv2d):
     def forward(self, *xs:Tensor, size:tuple|None=None)->Tensor: # (n,c_i,h,w) each; `size` (h,w) of the image inside inputs with zeros above, left and perhaps right
         parts = torch._weight_norm(self.weight, self.g, 0).split([x.shape[1] for x in xs], 1)
         outs = [F.conv2d(x, w, None if i else self.bias) for i,(x,w) in enumerate(zip(xs, parts, strict=True))]
-        return sum(outs if size is None else [o[...,-size[0]:,1:size[1]+1] for o in outs])
+        if size is not None: outs = [_Crop.apply(o, (1, o.shape[-1]-size[1]-1, o.shape[-2]-size[0], 0)) for o in outs]
+        return outs[0] if len(outs)==1 else outs[0] + outs[1]
 
 class GatedResnet(nn.Module):
     "Gated residual block of PixelCNN++ with side inputs and a conditioning vector"

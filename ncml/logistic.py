@@ -62,11 +62,12 @@ def n_params(
 def _min_scale(delta): return max(delta*math.exp(-3), math.exp(-12))
 
 def _split(
-    o, # (n,k,…), k = 2c + c(c-1)/2: what the network gives for each component but its weight
+    o, # (n,m*k,h,w), k = `n_params(c, 1)`
     c, # Channels of the image
-): # (n,c,…), (n,c,…), (n,c(c-1)/2,…)
-    "Means, logarithms of scales, and coefficients before tanh"
-    return o.split([c, c, c*(c-1)//2], 1)
+    m, # Components
+): # (n,m,h,w), (n,c*m,h,w), (n,c*m,h,w), (n,c(c-1)/2*m,h,w)
+    "Logits of the weights, means, logarithms of scales, coefficients before tanh"
+    return o.split([m, c*m, c*m, c*(c-1)//2*m], 1)
 
 # %% ../nbs/02_logistic.ipynb #bb5a3429
 def uniform_params(
@@ -94,19 +95,23 @@ class _Mixture:
         self.n_channels,self.n_bits,self.delta = n_channels,n_bits,level_width(n_bits)
         self.clean = params.new_ones(len(params), dtype=torch.bool) if clean is None else clean
         params = params.to(torch.float64 if params.dtype==torch.float64 else torch.float32).contiguous() # also under autocast
-        m = params.shape[1]//n_one
-        self.logits,self.rest = params[:,:m],params[:,m:].unflatten(1, (-1, m)) # (n,m,h,w), (n,k,m,h,w)
+        self.params,self.n_mix = params,params.shape[1]//n_one
 
     @cached_property
-    def _parts(self): return _split(self.rest, self.n_channels)
+    def _parts(self):
+        logits,*rest = _split(self.params, self.n_channels, self.n_mix)
+        return logits,*(o.unflatten(1, (-1, self.n_mix)) for o in rest)
+
     @property
-    def means(self)->Tensor: return self._parts[0] # (n,c,m,h,w), before the shift by earlier channels
+    def logits(self)->Tensor: return self._parts[0] # (n,m,h,w), of the weights
+    @property
+    def means(self)->Tensor: return self._parts[1] # (n,c,m,h,w), before the shift by earlier channels
     @cached_property
-    def scales(self)->Tensor: return self._parts[1].exp() + _min_scale(self.delta) # (n,c,m,h,w)
+    def scales(self)->Tensor: return self._parts[2].exp() + _min_scale(self.delta) # (n,c,m,h,w)
     @property
     def log_scales(self)->Tensor: return self.scales.log()
     @cached_property
-    def coeffs(self)->Tensor: return self._parts[2].tanh() # (n,c(c-1)/2,m,h,w)
+    def coeffs(self)->Tensor: return self._parts[3].tanh() # (n,c(c-1)/2,m,h,w)
     @cached_property
     def log_weights(self)->Tensor: return self.logits.log_softmax(1) # (n,m,h,w)
 
@@ -124,7 +129,7 @@ class _Mixture:
     )->Tensor: # (n,h,w), nats
         "Log mass of the cell around each pixel given the channels before it in the pixel"
         if x.shape[1]!=self.n_channels: raise ValueError(f"x: need {self.n_channels} channels, got shape {tuple(x.shape)}")
-        x = x.to(self.logits.dtype)
+        x = x.to(self.params.dtype)
         lp = self._log_cell(x.unsqueeze(2), self._means(x)).sum(1) # (n,m,h,w)
         return torch.logsumexp(self.log_weights + lp, 1)
 
@@ -132,7 +137,7 @@ class _Mixture:
         x:Tensor, # (n,c,h,w)
     )->Tensor: # (n,c,h,w), nats
         "Log mass of the cell around each sub-pixel given the channels before it in the pixel; over channels they sum to `log_prob`"
-        x = x.to(self.logits.dtype)
+        x = x.to(self.params.dtype)
         lp = self._log_cell(x.unsqueeze(2), self._means(x)) # (n,c,m,h,w)
         return torch.cat([self.log_weights.unsqueeze(1), lp], 1).cumsum(1).logsumexp(2).diff(dim=1)
 
@@ -141,18 +146,18 @@ class _Mixture:
 
     def noise(self, generator:torch.Generator|None=None)->Tensor: # (n, noise_channels, h, w) in [0,1)
         "Uniform noise for one `sample` of every pixel"
-        n,_,h,w = self.logits.shape
-        return torch.rand(n, self.noise_channels, h, w, generator=generator, dtype=self.logits.dtype, device=self.logits.device)
+        n,_,h,w = self.params.shape
+        return torch.rand(n, self.noise_channels, h, w, generator=generator, dtype=self.params.dtype, device=self.params.device)
 
     def sample(self,
         noise:Tensor|None=None, # (n, noise_channels, h, w) in [0,1); drawn if `None`
     )->Tensor: # (n,c,h,w)
         "A draw of every pixel: a fixed function of the parameters and of `noise`"
         if noise is None: noise = self.noise()
-        c = self.n_channels
-        pick,draw,deq = noise.to(self.logits.dtype).split([1, c, c], 1)
-        m = (self.logits.softmax(1)[:,:-1].cumsum(1) < pick).sum(1)[:,None,None].expand(-1, self.rest.shape[1], 1, -1, -1)
-        means,log_scales,coeffs = _split(self.rest.gather(2, m).squeeze(2), c) # of the picked component
+        c,params = self.n_channels,self.params.unflatten(1, (-1, self.n_mix)) # (n,k,m,h,w)
+        pick,draw,deq = noise.to(params.dtype).split([1, c, c], 1)
+        m = (params[:,0].softmax(1)[:,:-1].cumsum(1) < pick).sum(1)[:,None,None].expand(-1, params.shape[1], 1, -1, -1)
+        _,means,log_scales,coeffs = _split(params.gather(2, m).squeeze(2), c, 1) # of the picked component
         z = torch.logit(draw, eps=torch.finfo(draw.dtype).eps/2) # standard logistic
         return self._draw(torch.addcmul(means, log_scales.exp() + _min_scale(self.delta), z), coeffs.tanh(), deq)
 

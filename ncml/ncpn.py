@@ -129,7 +129,8 @@ class NCPN(nn.Module):
             emb = self.emb(t, y) if self.emb is not None else None
             u,ul = down_shift(self.u_init(x)),down_shift(self.ul_above(x)) + right_shift(self.ul_left(x))
         _,(ul,_) = self._streams(u.to(dtype), ul.to(dtype), emb)
-        with torch.autocast(x.device.type, enabled=False): return (self.out(F.elu(ul.to(x.dtype))) + self.out_bias)[...,:h,:w]
+        ul = F.elu(ul.to(x.dtype)).contiguous() # the likelihood reads channel by channel
+        with torch.autocast(x.device.type, enabled=False): return self.out(ul).add_(self.out_bias)[...,:h,:w]
 
     def _streams(self, u, ul, emb):
         "Up and down all scales, from the first features of both streams to their last states"
