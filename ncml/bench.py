@@ -233,7 +233,8 @@ def _compiled(b, what, x):
     job,start = _job(what, compile_blocks(b.ours()), x, torch.bfloat16),time.perf_counter()
     for _ in range(2): job()
     c = torch._dynamo.utils.counters
-    return job,dict(seconds=time.perf_counter()-start, graphs=c['stats']['unique_graphs'], gave_up=c['frames']['ok']<c['frames']['total'])
+    cold = not any('cache_hit' in k and v for o in c.values() for k,v in o.items())
+    return job,dict(seconds=time.perf_counter()-start, cold=cold, graphs=c['stats']['unique_graphs'], gave_up=c['frames']['ok']<c['frames']['total'])
 
 def _times(times, n):
     "What a case tells after its ratios: milliseconds an image, and the seconds of every round"
@@ -686,7 +687,7 @@ def plot_goals(
     o = o[o.measured.notna() & ~o.goal.str.startswith('cached =')].iloc[::-1]
     over = pd.DataFrame({k:(o[k]/o.target).where(o.sense=='≤', o.target/o[k]) for k in ('measured','low','high')})
     ax = ax or plt.subplots(figsize=(6, 0.6+0.22*len(o)), dpi=80)[1]
-    ax.hlines(range(len(o)), over[['low','high']].min(1), over[['low','high']].max(1), color='0.6')
+    ax.hlines(range(len(o)), over[['low','high']].min(axis=1), over[['low','high']].max(axis=1), color='0.6')
     ax.scatter(over.measured, range(len(o)), c=['C3' if m=='no' else 'C0' for m in o.met], zorder=3)
     ax.set_yticks(range(len(o)), o.width+' '+o.goal, fontsize=7)
     ax.axvline(1, color='k', lw=1)
