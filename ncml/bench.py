@@ -233,7 +233,8 @@ def _compiled(b, what, x):
     job,start = _job(what, compile_blocks(b.ours()), x, torch.bfloat16),time.perf_counter()
     for _ in range(2): job()
     c = torch._dynamo.utils.counters
-    return job,dict(seconds=time.perf_counter()-start, graphs=c['stats']['unique_graphs'], gave_up=c['frames']['ok']<c['frames']['total'])
+    cold = not any('cache_hit' in k and v for o in c.values() for k,v in o.items())
+    return job,dict(seconds=time.perf_counter()-start, cold=cold, graphs=c['stats']['unique_graphs'], gave_up=c['frames']['ok']<c['frames']['total'])
 
 def _times(times, n):
     "What a case tells after its ratios: milliseconds an image, and the seconds of every round"
@@ -285,9 +286,7 @@ def saved_bytes(
     del loss
     return sum(s.nbytes() for s in kept.values())
 
-def _saved_per_image(b, model):
-    half = max(1, b.bs//2)
-    return (saved_bytes(model, b.x(2*half)) - saved_bytes(model, b.x(half)))/half
+def _saved_per_image(b, model): return saved_bytes(model, b.x(2)) - saved_bytes(model, b.x(1))
 
 def _heads(filters): return next(n for n in (8, 4, 2, 1) if filters%(2*n)==0) # the papers' 8, or what the width allows
 
@@ -392,7 +391,7 @@ def same_draws(b:Setup)->dict: # errors: largest difference by dtype
         errors[str(dtype).removeprefix('torch.')] = (cached-naive).abs().max().item()
     return dict(errors=errors)
 
-# %% ../nbs/14_bench.ipynb #5d463d71
+# %% ../nbs/14_bench.ipynb #5ce00933
 _axes = dict(bs=(1,2,4,8,16,32,64), filters=(16,40,80,160), side=(8,16,32,64))
 
 def growth(
@@ -414,7 +413,7 @@ def growth(
         f'{k} ms_per_image':spread(times[s,k]*1e3/c.bs) for k in ('ours','peer') if (s,k) in fns}
     return dict(rows=[row(s, c) for s,c in at.items()])
 
-# %% ../nbs/14_bench.ipynb #8d7f4524
+# %% ../nbs/14_bench.ipynb #cc01ed29
 def matmul_rate(
     device, # Where
     n:int=8192, # Rows and columns
@@ -450,7 +449,7 @@ def gpu_samples(
     more = dict(ratios=ratios(times, [('cached, no graphs','cached, graphs')]), **_times(times, n))
     return {k:{**v, **more.get(k, {})} if isinstance(v, dict) else v for k,v in o.items()}
 
-# %% ../nbs/14_bench.ipynb #d9d44115
+# %% ../nbs/14_bench.ipynb #7475c7e2
 _groups = (('matrix products and convolutions', r'conv|mm\b|matmul|linear|scaled_dot|attention|baddbmm'),
            ('copies', r'copy|cat\b|clone|contiguous|pad|slice|select|fill_|zero_|zeros|index|gather|stack'),
            ('elementwise', r'add|mul|sub|div|neg|elu|sigmoid|glu|silu|tanh|exp|log|pow|where|clamp|dropout|bernoulli|random|softplus|softmax|sum|mean|norm|sqrt|abs|fused|lt|gt|ge|le\b|max|min'))
@@ -473,7 +472,7 @@ def _backward_node(e):
         e = e.cpu_parent
     return None
 
-# %% ../nbs/14_bench.ipynb #7475c7e2
+# %% ../nbs/14_bench.ipynb #b237cce8
 def _labels(events):
     "The group of each event"
     scope = {id(e):_scope(e) for e in events}
@@ -497,7 +496,7 @@ def _record(model, x, what, dtype, rounds):
     finally: del model.params,model.log_prob
     return p.events()
 
-# %% ../nbs/14_bench.ipynb #b237cce8
+# %% ../nbs/14_bench.ipynb #54dc32da
 def profile_step(
     model, # With `params` and `log_prob`
     x:Tensor, # (n,c,h,w)
@@ -511,14 +510,14 @@ def profile_step(
     total = pd.Series(own, dtype=float).groupby(_labels(events)).sum().sort_values(ascending=False)
     return pd.DataFrame(dict(share=total/total.sum(), ms=total/1e3/rounds))
 
-# %% ../nbs/14_bench.ipynb #54dc32da
+# %% ../nbs/14_bench.ipynb #1c4fb4b2
 def profiles(b:Setup)->dict: # shares by network and work, ms
     "Where training and evaluation spend their time, ours and the peer"
     kinds = {'train':('train', None), 'train bf16':('train', torch.bfloat16), 'eval':('eval', None), 'score':('score', None)}
     told = {f'{n}, {k}':profile_step(m, b.x(), *o) for n,m in b.paired().items() for k,o in kinds.items() if n=='ours' or o[1] is None}
     return dict(shares={k:o.share.to_dict() for k,o in told.items()}, ms={k:o.ms.to_dict() for k,o in told.items()})
 
-# %% ../nbs/14_bench.ipynb #b6fbb1e9
+# %% ../nbs/14_bench.ipynb #c3b62b22
 def _goal_rows(width):
     "(goal, case, where in it, least or most, target, stretch)"
     def r(k): return ('ratios', k)
@@ -537,7 +536,7 @@ def _goal_rows(width):
     if width=='160/5': rows.append(('training over a matrix product, bf16', 'throughput-pixelcnn++', r('training / matrix product'), '≥', .2, .35))
     return rows
 
-# %% ../nbs/14_bench.ipynb #c3b62b22
+# %% ../nbs/14_bench.ipynb #1d8c994b
 def goals(
     result:dict, # What `ncml_bench` writes
 )->pd.DataFrame: # A row for each goal: what is to be ≤ or ≥ `target`, its measured median and quartiles, and `met`: 'stretch', 'target', 'no', or '' where not measured
@@ -552,7 +551,7 @@ def goals(
             rows.append(dict(width=width, goal=goal, sense=sense, target=target, stretch=stretch, **{o:v and v[k] for o,k in (('measured','median'), ('low','low'), ('high','high'))}, met=met))
     return pd.DataFrame(rows).astype({k:float for k in ('target','stretch','measured','low','high')})
 
-# %% ../nbs/14_bench.ipynb #59b62b45
+# %% ../nbs/14_bench.ipynb #7066e34f
 def _cases(b, path):
     "Functions without arguments by group and name"
     n_all,gpu = (1, 16, 64),torch.device(b.device).type=='cuda'
@@ -577,7 +576,7 @@ def _width(text):
     if not m: raise ValueError(f"width: need filters/blocks such as 40/2, with commas between, got {text!r}")
     return tuple(map(int, m.groups()))
 
-# %% ../nbs/14_bench.ipynb #ab672ddc
+# %% ../nbs/14_bench.ipynb #01fa0ea1
 def _device_name(device):
     "The GPU's name, or the processor's"
     if torch.device(device).type=='cuda': return torch.cuda.get_device_name(device)
@@ -597,7 +596,7 @@ def _command(args):
     default = {k:p.default for k,p in inspect.signature(ncml_bench).parameters.items()}
     return shlex.join(['ncml_bench', *(w for k,v in said.items() if v!=default[k] for w in ([f'--{k}'] if v is True else [f'--{k}', str(v)]))])
 
-# %% ../nbs/14_bench.ipynb #e5dedd45
+# %% ../nbs/14_bench.ipynb #1722bfcc
 def _start_file(out, head, fresh):
     "What `out` holds, if it can be gone on with, or a new result"
     if fresh or not out.exists(): return dict(head, commands=[], results={})
@@ -615,7 +614,7 @@ def _write(out, result):
     part.write_text(json.dumps(result, indent=1, ensure_ascii=False)+'\n', encoding='utf-8')
     os.replace(part, out)
 
-# %% ../nbs/14_bench.ipynb #1722bfcc
+# %% ../nbs/14_bench.ipynb #c06ec6b4
 def _show_case(width, name, o):
     "A case in lines: its ratios, then its times or bytes, or its rows"
     print(f'{width} {name}: {o["seconds_taken"]:.0f} s', *([f"  skipped: {o['skipped']}"] if 'skipped' in o else []), sep='\n')
@@ -628,7 +627,7 @@ def _show_case(width, name, o):
     for k,v in o.get('errors', {}).items(): print(f'  {k:40} {v:.1e} apart')
     for k,v in o.get('shares', {}).items(): print(f'  {k:16} '+', '.join(f'{g} {p:.1%}' for g,p in v.items()))
 
-# %% ../nbs/14_bench.ipynb #c06ec6b4
+# %% ../nbs/14_bench.ipynb #d5ea0661
 @call_parse
 @_one_line
 def ncml_bench(
@@ -676,7 +675,7 @@ def _unfinished(result, f, k, name):
     o = result['results'].get(f'{f}/{k}', {}).get(name)
     return o is None or 'skipped' in o
 
-# %% ../nbs/14_bench.ipynb #4bdd8097
+# %% ../nbs/14_bench.ipynb #b20b8286
 def plot_goals(
     result:dict, # What `ncml_bench` writes
     ax=None
@@ -686,7 +685,7 @@ def plot_goals(
     o = o[o.measured.notna() & ~o.goal.str.startswith('cached =')].iloc[::-1]
     over = pd.DataFrame({k:(o[k]/o.target).where(o.sense=='≤', o.target/o[k]) for k in ('measured','low','high')})
     ax = ax or plt.subplots(figsize=(6, 0.6+0.22*len(o)), dpi=80)[1]
-    ax.hlines(range(len(o)), over[['low','high']].min(1), over[['low','high']].max(1), color='0.6')
+    ax.hlines(range(len(o)), over[['low','high']].min(axis=1), over[['low','high']].max(axis=1), color='0.6')
     ax.scatter(over.measured, range(len(o)), c=['C3' if m=='no' else 'C0' for m in o.met], zorder=3)
     ax.set_yticks(range(len(o)), o.width+' '+o.goal, fontsize=7)
     ax.axvline(1, color='k', lw=1)
@@ -705,6 +704,9 @@ def plot_growth(
         for who in ('ours','peer'):
             if f'{who} ms_per_image' in rows[0]: ax.loglog([r[a] for r in rows], [r[f'{who} ms_per_image']['median'] for r in rows], 'o-', ms=3, label=who)
         ax.set(title=k, xlabel=dict(bs='batch', filters='filters', side='side')[a])
+        ax.set_xticks([r[a] for r in rows], [r[a] for r in rows])
+        ax.xaxis.set_tick_params(which='minor', bottom=False, labelbottom=False)
+        ax.tick_params(labelsize=7, which='both')
         ax.legend(fontsize=7)
     axs[0,0].set_ylabel('ms an image')
     return fig
