@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 import torch.nn.functional as F
 from .layers import AxialAttention, _angles
+from .logistic import split_noise
 from .ncpn import NCPN
 from .sampling import in_batches
 
@@ -87,21 +88,23 @@ class _HResnet:
         self.w_u,self.w_skip = _kernel(side[:,:c]),_matrix(side[:,c:]) if skip else None
         self.cond,self.gate = inp.mem.new_zeros(n, 1, c//2),inp.mem.new_zeros(n, c)
         self.a,self.b = self.gate.chunk(2, 1)
+        self.row_in,self.row_out = inp.mem.new_zeros(n, w, c//2),inp.mem.new_zeros(n, w, c)
+        self.bias_in,self.bias_out = self.row_in.unbind(1),self.row_out.unbind(1)
 
     def begin(self, emb):
         self.mid.mem.zero_()
         self.cond.copy_(_cond(self.m, emb).unsqueeze(-2))
 
     def row(self):
-        h = _conv(self.inp.image, self.above_in).add_(_conv(self.u.image, self.w_u)).add_(self.cond)
-        self.from_above = h.unbind(1),_conv(self.mid.image, self.above_out, self.m.conv_out.bias).unbind(1)
+        torch.add(_conv(self.inp.image, self.above_in), _conv(self.u.image, self.w_u), out=self.row_in).add_(self.cond)
+        self.row_out.copy_(_conv(self.mid.image, self.above_out, self.m.conv_out.bias))
 
     def pixel(self, j, x): # (n,c), in place
-        h,out = self.mid.halves[j][0],self.from_above
-        torch.addmm(out[0][j], self.inp.pair[j], self.own_in, out=h)
+        h = self.mid.halves[j][0]
+        torch.addmm(self.bias_in[j], self.inp.pair[j], self.own_in, out=h)
         if self.skip: h.addmm_(self.skip.at[j], self.w_skip)
         _concat_elu_(*self.mid.halves[j])
-        torch.addmm(out[1][j], self.mid.pair[j], self.own_out, out=self.gate)
+        torch.addmm(self.bias_out[j], self.mid.pair[j], self.own_out, out=self.gate)
         x.addcmul_(self.a, self.b.sigmoid_())
 
 # %% ../nbs/09a_cached.ipynb #f7668ace
@@ -427,9 +430,9 @@ class _Draw:
     def calls(self, n_active, keep, clean):
         c = self.cache
         c.row(n_active)
-        for j in range(c.w):
+        for j,noise in enumerate(zip(*(o.split(1, -1) for o in split_noise(self.noise, c.model.n_channels)), strict=True)):
             p = c.model.mixture(c.pixel(j, n_active)[...,None,None], self.some_clean if clean is None else clean)
-            v = p.sample(self.noise[...,j:j+1])[...,0,0]
+            v = p.draw(*noise)[...,0,0]
             c.write(j, torch.where(self.known[:,:,j], self.given[:,:,j], v) if keep else v)
 
     def row(self, *kind):
@@ -483,6 +486,7 @@ def sample_cached(
     if reason: raise ValueError(f"model: sample_cached cannot cache this one: {reason}; sample_jacobi draws the same images from any density with dist(x, t, y)")
     if capture=='auto': capture = cuda_graph if model.out.weight.is_cuda else None
     draws = {}
+    @torch.inference_mode() # cheaper calls
     def draw(x, *args):
         if len(x) not in draws: # the last batch may be smaller
             draws.clear()
