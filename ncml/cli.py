@@ -29,7 +29,6 @@ from fastai.torch_core import default_device, set_seed
 from .certify import certify, failures
 from .data import get_dls, image_dls, reduce_bits, save_grid, to_levels
 from .learner import ncml_learner
-from .ncpn import compile_blocks
 from .presets import preset, summary
 from .refine import euler_maruyama, ode_heun
 from .run import load_run, partial_folder, save_run
@@ -209,7 +208,7 @@ def ncml_train(
     root:str='data', # Where files of public sets lie
     download:store_true=False, # Fetch a public set that is not there
     device:str=None, # 'cpu' or 'cuda', default whatever is there
-    bf16:store_true=False, # Train in bfloat16 on CUDA
+    bf16:store_true=False, # Train and validate in bfloat16
     compile:store_true=False, # Train a compiled network (torch.compile): minutes to start, faster after
 )->Path: # The run folder
     "Train a model and write a run folder: weights, configuration, history, samples, sanity table"
@@ -220,7 +219,6 @@ def ncml_train(
     for k,v in dict(minutes=minutes, lr=lr).items():
         if v is not None and not v>0: raise ValueError(f"{k}: need more than 0, got {v}")
     device = _device(device)
-    if bf16 and device.type!='cuda': raise ValueError("bf16: needs device='cuda'")
     path = Path(run) if run else _free_name(f"{Path(data).stem or 'run'}-{'ml' if objective=='ml' else f'ncml-{sde}'}")
     if path.exists(): partial_folder(path) # says so, before anything is computed
     set_seed(seed)
@@ -230,9 +228,7 @@ def ncml_train(
     changes = {k:v for k,v in changes.items() if v is not None}
     if levels is None and t_max is None: levels = job['levels']
     learn = ncml_learner(dls, sde=sde, levels=levels, t_max=t_max, p_clean=p_clean, mu_kind=mu, class_cond=class_cond, ema=ema,
-        arch=preset(arch, **changes) if arch else changes)
-    if bf16: learn.to_bf16()
-    if compile: compile_blocks(getattr(learn.model, 'model', learn.model))
+        arch=preset(arch, **changes) if arch else changes, bf16=bf16, compile=compile)
     model = learn.density
     cost = summary(model, learn.image_shape)
     print(f"{len(dls.train_ds)} images of shape {learn.image_shape}, {learn.n_bits} bits; {learn.mu}; {device}\n{cost['parameters']:,} parameters; "

@@ -78,7 +78,7 @@ class _ConcatELU(torch.autograd.Function):
         a,b = out.chunk(2, 1)
         torch.neg(x, out=b)
         e = torch.minimum(x, b) # -|x|
-        e = e.exp_().sub_(1) if x.dtype==torch.float32 else e.expm1_()
+        e = e.expm1_() if x.dtype==torch.float64 else e.exp_().sub_(1)
         torch.maximum(x, e, out=a)
         torch.maximum(b, e, out=b)
         return out

@@ -19,7 +19,7 @@ from .ncpn import NCPN
 from .sde import SDE, get_sde
 
 # %% ../nbs/07a_run.ipynb #0b247367
-_weights,_config,_format = 'weights.safetensors','config.json',1
+_weights,_config,_format = 'weights.safetensors','config.json',2
 
 def partial_folder(
     path:str|Path, # Where a run is to be
