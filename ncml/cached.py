@@ -23,7 +23,7 @@ class _Rows:
         self.now = self.mem[:,1,1:-1] # (n,w,c)
         self.both = self.mem.permute(0, 3, 1, 2) # (n,c,2,w+2)
         self.image = self.both[:,:,1:,1:-1] # (n,c,1,w)
-        self.halves = *self.now.split(c//2, -1),self.now
+        self.halves = *self.now.split(c//2, -1),self.now,like.new_ones(())
 
     def step(self): self.mem[:,0].copy_(self.mem[:,1])
 
@@ -34,14 +34,14 @@ class _Row:
         self.image = self.mem.permute(0, 2, 1).unsqueeze(2) # (n,c,1,w+1)
         self.at = self.mem[:,1:].unbind(1) # w times (n,c)
         self.pair = [self.mem.as_strided((n, 2*c), ((w+1)*c, 1), j*c) for j in range(w)] # the left pixel and the own one, without a copy
-        self.halves = [(*o.split(c//2, 1),o) for o in self.at]
+        self.halves = [(*o.split(c//2, 1),o,like.new_ones(())) for o in self.at]
 
 # %% ../nbs/09a_cached.ipynb #b286cbc7
-def _concat_elu_(pos, neg, both):
+def _concat_elu_(pos, neg, both, one): # `one`: of a number torch would make a tensor at each call
     "Replace x, in the half `pos` of `both`, by concat_elu(x)"
     torch.neg(pos, out=neg)
     if pos.is_cuda or pos.numel()<500: return F.elu_(both)
-    e = torch.minimum(pos, neg).exp_().sub_(1)
+    e = torch.minimum(pos, neg).exp_().sub_(one)
     torch.maximum(pos, e, out=pos)
     torch.maximum(neg, e, out=neg)
 
@@ -365,6 +365,7 @@ class PixelCache:
             double_ = _Double(model.double_[S-2-s], n, W>>s, f, like) if s<S-1 else None
             self.up.append(_Up(model.up[s], halve, height, *size, f, like))
             self.down.append(_Down(model.down[S-1-s], self.up[-1], double_, height, *size, f, like))
+        self.last = self.down[0].blocks[-1].ul
         self.w_out,self.b_out = _matrix(_weight(model.out)),(model.out.bias + model.out_bias.flatten()).detach()
 
     def n_active(self, i:int)->int:
@@ -401,7 +402,7 @@ class PixelCache:
         for s in reversed(range(n)):
             x = self.down[s].pixel(int(s==n_active-1), j>>s)
             if s: self.down[s-1].double_.pixel(j>>s, x)
-        return torch.addmm(self.b_out, F.elu(x), self.w_out)
+        return torch.addmm(self.b_out, self.last.halves[j][0], self.w_out) # elu of the last state
 
     def write(self, j:int, v:Tensor): # (n,c)
         "The pixel at column `j`"
@@ -411,6 +412,20 @@ class PixelCache:
         "After row `r`"
         self.first.keep()
         for s in range(self.n_active(r)): self.up[s].keep(r>>s),self.down[s].keep(r>>s)
+
+    @torch.no_grad()
+    def params(self, x:Tensor, t:Tensor, y:Tensor|None=None)->Tensor: # (n,c,h,w), (n,), (n,) -> (n,n_params,h,w)
+        "What `NCPN.params` gives in one pass, pixel by pixel"
+        out = []
+        self.begin(t, y)
+        for r in range(self.h):
+            self.start_row(r)
+            self.row(self.n_active(r))
+            for j in range(self.w):
+                out.append(self.pixel(j, self.n_active(r)))
+                self.write(j, x[:,:,r,j])
+            self.end_row(r)
+        return torch.stack(out, -1).unflatten(-1, (self.h, self.w))
 
 # %% ../nbs/09a_cached.ipynb #021a708f
 def cuda_graph(f):

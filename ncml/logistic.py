@@ -173,7 +173,8 @@ class _Mixture:
         cum = params[:,0].softmax(1).cumsum(1).movedim(1, -1).contiguous()
         m = torch.searchsorted(cum, pick.movedim(1, -1).contiguous()).clamp_(max=self.n_mix-1).movedim(-1, 1).unsqueeze(1) # (n,1,1,h,w)
         _,means,log_scales,coeffs = _split(params.gather(2, m.expand(-1, params.shape[1], -1, -1, -1)).squeeze(2), self.n_channels, 1) # of the picked component
-        return self._draw(torch.addcmul(means, log_scales.exp() + _min_scale(self.delta), z), coeffs.tanh(), deq)
+        scales = torch.add(log_scales.exp(), params.new_ones(()), alpha=_min_scale(self.delta)) # of a bare number torch makes a tensor, slowly
+        return self._draw(torch.addcmul(means, scales, z), coeffs.tanh() if self.n_channels>1 else coeffs, deq)
 
     def _draw(self, v, coeffs, deq):
         "Channel after channel from `v` (n,c,h,w), what each would be without the channels before it"
@@ -190,15 +191,15 @@ class DiscretizedLogisticMixture(_Mixture):
         return log_sigmoid_diff((x-means)*inv, self.delta*inv, open_end(x<-edge), open_end(x>edge)) # first level and all below, last and above
 
     def _draw(self, v, coeffs, deq):
-        top,x = 2**self.n_bits-1,[]
-        for c,o in enumerate((v/self.delta).unbind(1)): # in levels from the middle of the grid, which is at half a level
+        top,x,u = 2**self.n_bits-1,[],[] # in levels: from the middle of the grid, and from its first
+        half,offset = v.new_full((), top/2),None if self.clean is True else deq-0.5
+        for c,o in enumerate(torch.add(half, v, alpha=1/self.delta).unbind(1)):
             o = self._shifted(c, o, x, coeffs)
-            level = None if self.clean is False else (o-0.5).round_().clamp_(-(top+1)/2, (top-1)/2).add_(0.5)
-            if self.clean is not True:
-                o = o + (deq[:,c]-0.5)
-                if level is not None: o = torch.where(self.clean[:,None,None], level, o)
-            x.append(level if self.clean is True else o)
-        return (torch.stack(x, 1) + top/2)*2/top - 1
+            level = None if self.clean is False else o.round().clamp_(0, top)
+            if offset is not None: o = o + offset[:,c]
+            u.append(o if level is None else level if offset is None else torch.where(self.clean[:,None,None], level, o))
+            x.append(u[-1]-half)
+        return torch.stack(u, 1)*2/top - 1
 
 # %% ../nbs/02_logistic.ipynb #5044544e
 def marginal_params(
