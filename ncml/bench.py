@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['clock', 'interleave', 'spread', 'ratios', 'compare', 'load_peer', 'PeerModel', 'Setup', 'train_step', 'evaluate',
            'score_step', 'time_against_peer', 'likelihood_share', 'saved_bytes', 'saved_memory', 'peak_memory',
-           'sampling', 'same_draws', 'growth', 'matmul_rate', 'throughput', 'gpu_samples', 'profile_step', 'profiles',
+           'sampling', 'same_params', 'growth', 'matmul_rate', 'throughput', 'gpu_samples', 'profile_step', 'profiles',
            'goals', 'ncml_bench', 'plot_goals', 'plot_growth']
 
 # %% ../nbs/14_bench.ipynb #60808b03
@@ -346,11 +346,6 @@ def peak_memory(
     return dict(ratios={f'{k} / peer':spread([mb[k]/mb['peer']]) for k in mb if k!='peer' and 'peer' in mb}, mb=mb)
 
 # %% ../nbs/14_bench.ipynb #d715cd02
-def _cached_sampler():
-    "MERGE: `from ncml.cached import sample_cached` at the top instead, and no skip below"
-    try: return import_module('ncml.cached').sample_cached
-    except ImportError: return None
-
 @torch.no_grad()
 def _naive_pixel(model, x):
     "What `sample_ar` does for one pixel"
@@ -370,25 +365,23 @@ def sampling(
     attention:bool=False, # With attention? Then against its own naive sampler only
 )->dict: # ratios, ms_per_image, seconds, scaled
     "Cached against naive sampling, of ours and of the peer, and against one evaluation"
-    net,x,rival,draw = b.ours(**(dict(n_heads=_heads(b.filters)) if attention else {})),b.x(n),None if attention else b.rival(),_cached_sampler()
-    fns = {'cached':partial(draw, net, tuple(x.shape))} if draw else {}
-    fns |= {'forward':_job('eval', net, x), 'naive':partial(_naive_pixel, net, x.clone())}
+    net,x,rival = b.ours(**(dict(n_heads=_heads(b.filters)) if attention else {})),b.x(n),None if attention else b.rival()
+    fns = {'cached':partial(sample_cached, net, tuple(x.shape)), 'forward':_job('eval', net, x), 'naive':partial(_naive_pixel, net, x.clone())}
     if rival is not None: fns['naive peer'] = partial(_naive_pixel_peer, rival, x.clone())
     times,scaled = b.interleave(fns),[k for k in fns if k.startswith('naive')]
     times[scaled] *= b.side**2
     r = ratios(times, [('naive peer','cached'), ('naive','cached'), ('cached','forward'), ('naive','naive peer')])
-    return dict(ratios=r, **_times(times, n), scaled={k:dict(scaled=True, timed_passes=b.rounds, passes=b.side**2) for k in scaled},
-                **({} if draw else dict(skipped='cached: there is no ncml.cached yet')))
+    return dict(ratios=r, **_times(times, n), scaled={k:dict(scaled=True, timed_passes=b.rounds, passes=b.side**2) for k in scaled})
 
 # %% ../nbs/14_bench.ipynb #100074d0
-def same_draws(b:Setup)->dict: # errors: largest difference by dtype
-    "Cached and naive draws with the same noise, at t > 0"
-    draw,errors = _cached_sampler(),{}
-    if draw is None: return dict(skipped='cached: there is no ncml.cached yet')
+@torch.no_grad()
+def same_params(b:Setup)->dict: # errors: largest difference by dtype
+    "Parameters from the cache against those of one pass"
+    errors = {}
     for dtype in (torch.float64, torch.float32):
-        net = b.ours(n_heads=_heads(b.filters), t_max=0.1).to(dtype)
-        cached,naive = (f(net, (2,3,8,8), 0.1) for f in (draw, sample_ar))
-        errors[str(dtype).removeprefix('torch.')] = (cached-naive).abs().max().item()
+        net,x = b.ours(n_heads=_heads(b.filters), t_max=0.1).eval().to(dtype),replace(b, side=8).x(2).to(dtype)
+        t = torch.tensor([0., 0.1], dtype=dtype, device=x.device)
+        errors[str(dtype).removeprefix('torch.')] = (net.params(x, t)-PixelCache(net, 2, 8, 8).params(x, t)).abs().max().item()
     return dict(errors=errors)
 
 # %% ../nbs/14_bench.ipynb #5ce00933
@@ -401,10 +394,9 @@ def growth(
     sizes:tuple|None=None, # Default `_axes[axis]`
 )->dict: # rows: for each size the ratio to the peer if there is one, and ms_per_image
     "Cost of an image against one thing"
-    draw,fns,at = _cached_sampler(),{},{s:replace(b, **{axis:s}) for s in sizes or _axes[axis]}
-    if what=='sampling' and draw is None: return dict(skipped='cached: there is no ncml.cached yet')
+    fns,at = {},{s:replace(b, **{axis:s}) for s in sizes or _axes[axis]}
     for s,c in at.items():
-        if what=='sampling': fns[s,'ours'] = partial(draw, c.ours(), (c.bs,3,c.side,c.side))
+        if what=='sampling': fns[s,'ours'] = partial(sample_cached, c.ours(), (c.bs,3,c.side,c.side))
         else:
             fns[s,'ours'] = _job('train', c.ours(), c.x())
             if c.peer is not None: fns[s,'peer'] = _job('train', c.rival(), c.x())
@@ -442,10 +434,9 @@ def gpu_samples(
     n:int, # Images
 )->dict: # ratios, ms_per_image, seconds, scaled
     "Seconds for `n` samples: cached with graphs, cached without, naive"
-    o,draw = sampling(b, n),_cached_sampler()
-    if draw is None or 'graphs' not in inspect.signature(draw).parameters: return o
+    o = sampling(b, n)
     net = b.ours()
-    times = b.interleave({f'cached, {k}':partial(draw, net, (n,3,b.side,b.side), graphs=v) for k,v in {'graphs':True, 'no graphs':False}.items()})
+    times = b.interleave({f'cached, {k}':partial(sample_cached, net, (n,3,b.side,b.side), capture=v) for k,v in {'graphs':'auto', 'no graphs':None}.items()})
     more = dict(ratios=ratios(times, [('cached, no graphs','cached, graphs')]), **_times(times, n))
     return {k:{**v, **more.get(k, {})} if isinstance(v, dict) else v for k,v in o.items()}
 
@@ -529,7 +520,7 @@ def _goal_rows(width):
         for n,a,s in ((1, 140, 500), (16, 550, 800), (64, 900, 1000)): rows.append((f'naive peer over cached, batch {n}', f'sampling-{n}', r('naive peer / cached'), '≥', a, s))
     rows += [('cached image in own forwards, batch 64', 'sampling-64', r('cached / forward'), '≤', 1.15, 1.05),
              ('the same with attention', 'attention-64', r('cached / forward'), '≤', 2., 1.4),
-             ('cached = naive, float64', 'equality', ('errors','float64'), '≤', 1e-10, None), ('cached = naive, float32', 'equality', ('errors','float32'), '≤', 1e-5, None),
+             ('cached = full parameters, float64', 'equality', ('errors','float64'), '≤', 1e-10, None), ('cached = full parameters, float32', 'equality', ('errors','float32'), '≤', 1e-5, None),
              ('saved bytes', 'saved', r('ours / peer'), '≤', .8, .6), ('saved bytes, blocks twice', 'saved', r('ours blocks twice / peer'), '≤', .33, .25),
              ("attention's saved bytes over none", 'saved', r('ours with attention / ours'), '≤', 1.5, 1.3),
              ("likelihood's share of the step", 'likelihood', r('likelihood / step'), '≤', .02, .01)]
