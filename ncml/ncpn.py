@@ -8,6 +8,7 @@ __all__ = ['Block', 'NCPN', 'dependency_map', 'data_init', 'compile_blocks']
 # %% ../nbs/04_ncpn.ipynb #d24ac385
 import copy
 import math
+from contextlib import nullcontext
 import torch
 from torch import nn,Tensor
 import torch.nn.functional as F
@@ -125,12 +126,12 @@ class NCPN(nn.Module):
         m = 2**(self.n_scales-1)
         x = F.pad(torch.cat([x, torch.ones_like(x[:,:1])], 1), (0, -w%m, 0, -h%m)).contiguous(memory_format=torch.channels_last)
         dtype = _autocast_dtype(x)
-        with torch.autocast(x.device.type, enabled=False):
+        with _no_autocast(x):
             emb = self.emb(t, y) if self.emb is not None else None
             u,ul = down_shift(self.u_init(x)),down_shift(self.ul_above(x)) + right_shift(self.ul_left(x))
         _,(ul,_) = self._streams(u.to(dtype), ul.to(dtype), emb)
         ul = F.elu(ul.to(x.dtype)).contiguous() # the likelihood reads channel by channel
-        with torch.autocast(x.device.type, enabled=False): return self.out(ul).add_(self.out_bias)[...,:h,:w]
+        with _no_autocast(x): return self.out(ul).add_(self.out_bias)[...,:h,:w]
 
     def _streams(self, u, ul, emb):
         "Up and down all scales, from the first features of both streams to their last states"
@@ -172,10 +173,12 @@ class NCPN(nn.Module):
 def _autocast_dtype(x):
     "What convolutions compute in: the dtype of `x`, or that of autocast where it is on"
     device = x.device.type
-    if x.dtype==torch.float64: return x.dtype
+    if x.dtype==torch.float64 or device=='meta': return x.dtype
     if hasattr(torch, 'get_autocast_dtype'): return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype # torch ≥ 2.4
     if device=='cpu': return torch.get_autocast_cpu_dtype() if torch.is_autocast_cpu_enabled() else x.dtype
     return torch.get_autocast_gpu_dtype() if torch.is_autocast_enabled() else x.dtype
+
+def _no_autocast(x): return nullcontext() if x.device.type=='meta' else torch.autocast(x.device.type, enabled=False)
 
 _recompute = ('nothing', 'attention', 'blocks')
 _heads = dict(discretized=DiscretizedLogisticMixture, continuous=LogisticMixture)
