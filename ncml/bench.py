@@ -25,7 +25,6 @@ import warnings
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from functools import partial
-from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 import matplotlib.pyplot as plt
@@ -39,8 +38,8 @@ from .cli import _at_least, _device, _one_line
 from .data import to_unit
 from .logistic import DiscretizedLogisticMixture
 from .ncpn import NCPN, compile_blocks
+from .cached import PixelCache, sample_cached
 from .presets import ncpn, preset, summary
-from .sampling import sample_ar
 
 # %% ../nbs/14_bench.ipynb #ab02e2b0
 def clock(
@@ -550,7 +549,7 @@ def _cases(b, path):
         train=dict(train=partial(time_against_peer, b, 'train')), eval=dict(eval=partial(time_against_peer, b, 'eval')),
         score=dict(score=partial(time_against_peer, b, 'score')), likelihood=dict(likelihood=partial(likelihood_share, b)),
         memory=dict(saved=partial(saved_memory, b), peak=partial(peak_memory, b, path)), profile=dict(profile=partial(profiles, b)),
-        sampling={'equality':partial(same_draws, b)} | {f'sampling-{n}':partial(sampling, b, n) for n in n_all} | {f'attention-{n}':partial(sampling, b, n, True) for n in n_all},
+        sampling={'equality':partial(same_params, b)} | {f'sampling-{n}':partial(sampling, b, n) for n in n_all} | {f'attention-{n}':partial(sampling, b, n, True) for n in n_all},
         growth={f'growth-{k}-{a}':partial(growth, b, k, a) for k in ('train','sampling') for a in _axes})
     if gpu: groups['gpu'] = {f'throughput-{o}':partial(throughput, b, o) for o in ('pixelcnn++','papers')} | {f'samples-{n}':partial(gpu_samples, b, n) for n in (16, 64)}
     return groups
@@ -608,7 +607,7 @@ def _write(out, result):
 # %% ../nbs/14_bench.ipynb #c06ec6b4
 def _show_case(width, name, o):
     "A case in lines: its ratios, then its times or bytes, or its rows"
-    print(f'{width} {name}: {o["seconds_taken"]:.0f} s', *([f"  skipped: {o['skipped']}"] if 'skipped' in o else []), sep='\n')
+    print(f'{width} {name}: {o["seconds_taken"]:.0f} s')
     if o.get('compile', {}).get('gave_up'): print(f"  compiled: PyTorch gave up after {o['compile']['graphs']} graphs")
     for k,v in o.get('ratios', {}).items(): print(f"  {k:40} {v['median']:8.3f}  ({v['low']:.3f} to {v['high']:.3f})")
     for k,v in o.get('ms_per_image', {}).items(): print(f"  {k:40} {v['median']:8.1f} ms an image{', scaled' if k in o.get('scaled', {}) else ''}")
@@ -663,8 +662,7 @@ def _run_cases(b, widths, peer, only, result, out):
     return result
 
 def _unfinished(result, f, k, name):
-    o = result['results'].get(f'{f}/{k}', {}).get(name)
-    return o is None or 'skipped' in o
+    return name not in result['results'].get(f'{f}/{k}', {})
 
 # %% ../nbs/14_bench.ipynb #b20b8286
 def plot_goals(
