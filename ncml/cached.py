@@ -6,12 +6,13 @@
 __all__ = ['PixelCache', 'cuda_graph', 'why_not_cached', 'sample_cached']
 
 # %% ../nbs/09a_cached.ipynb #784c69ee
+import functools
 import math
 import torch
 from torch import Tensor
 import torch.nn.functional as F
 from .layers import AxialAttention, _angles
-from .logistic import split_noise
+from .logistic import PixelDraw, split_noise
 from .ncpn import NCPN
 from .sampling import in_batches
 
@@ -439,15 +440,16 @@ class _Draw:
     def __init__(self, model, n, h, w, capture):
         self.cache,self.capture,self.replays = PixelCache(model, n, h, w),capture,{}
         like,c = model.out.weight.detach(),model.n_channels
-        self.noise,self.given = like.new_empty(n, 1+2*c, 1, w),like.new_empty(n, c, w)
+        self.noise,self.given = like.new_empty(w, n, model.noise_channels),like.new_empty(n, c, w)
+        self.draw = PixelDraw(c, model.n_bits, model.head=='discretized', like)
         self.known,self.some_clean = torch.empty(n, 1, w, dtype=torch.bool, device=like.device),torch.empty(n, dtype=torch.bool, device=like.device)
 
     def calls(self, n_active, keep, clean):
         c = self.cache
         c.row(n_active)
-        for j,noise in enumerate(zip(*(o.split(1, -1) for o in split_noise(self.noise, c.model.n_channels)), strict=True)):
-            p = c.model.mixture(c.pixel(j, n_active)[...,None,None], self.some_clean if clean is None else clean)
-            v = p.draw(*noise)[...,0,0]
+        noise = split_noise(self.noise.flatten(0, 1), c.model.n_channels)
+        for j,parts in enumerate(zip(*(o.view(*self.noise.shape[:2], -1).unbind(0) for o in noise), strict=True)):
+            v = self.draw(c.pixel(j, n_active), self.some_clean if clean is None else clean, *parts)
             c.write(j, torch.where(self.known[:,:,j], self.given[:,:,j], v) if keep else v)
 
     def row(self, *kind):
@@ -465,7 +467,7 @@ class _Draw:
         self.some_clean.copy_(clean)
         clean = True if clean.all() else None if clean.any() else False
         for r,_ in zip(range(c.h), ticks, strict=False):
-            for a,b in ((self.noise, noise[:,:,r:r+1]), (self.given, x[:,:,r]), (self.known, known[:,None,r])): a.copy_(b)
+            for a,b in ((self.noise, noise[:,:,r].permute(2, 0, 1)), (self.given, x[:,:,r]), (self.known, known[:,None,r])): a.copy_(b)
             c.start_row(r)
             self.row(c.n_active(r), keep, clean)
             x[:,:,r] = torch.stack(c.first.at[:c.w], -1)
@@ -473,12 +475,16 @@ class _Draw:
         return x
 
 # %% ../nbs/09a_cached.ipynb #b7e168a0
+@functools.lru_cache(maxsize=32)
+def _parts(config): # name -> type of all parts of an `NCPN`
+    with torch.device('meta'): return {k:type(m) for k,m in NCPN(**dict(config)).named_modules()}
+
 def why_not_cached(
     model, # Anything
 )->str|None: # A reason, or `None` where `sample_cached` can draw from `model`
     "What forbids `sample_cached`, if anything"
     if type(model) is not NCPN: return f"it knows the inside of NCPN only, got {type(model).__name__}"
-    with torch.device('meta'): parts = {k:type(m) for k,m in NCPN(**model.config).named_modules()}
+    parts = _parts(tuple((k,tuple(v) if isinstance(v, list) else v) for k,v in model.config.items()))
     for k,m in model.named_modules():
         if type(m) is not parts.get(k): return f"the part {k} was replaced, by {type(m).__name__}"
         if m._forward_hooks or m._forward_pre_hooks: return f"the part {k or 'NCPN'} has hooks, which it would not call"
@@ -502,9 +508,10 @@ def sample_cached(
     if capture=='auto': capture = cuda_graph if model.out.weight.is_cuda else None
     draws = {}
     @torch.inference_mode() # cheaper calls
-    def draw(x, *args):
+    def draw(x, t, y, *args):
+        model._check(x, t, y)
         if len(x) not in draws: # the last batch may be smaller
             draws.clear()
             draws[len(x)] = _Draw(model, len(x), *x.shape[2:], capture)
-        with torch.autocast(x.device.type, enabled=False): return draws[len(x)](x, *args)
+        with torch.autocast(x.device.type, enabled=False): return draws[len(x)](x, t, y, *args)
     return in_batches(draw, shape[2] if len(shape)==4 else 1, model, shape, t, y, noise, generators, given, known, bs, progress)

@@ -153,11 +153,10 @@ class NCPN(nn.Module):
 
     def dist(self, x:Tensor, t:Tensor, y:Tensor|None=None): # (n,c,h,w), (n,), (n,) -> a mixture with `log_prob` and `sample`
         "The distribution of every pixel given the pixels before it"
-        return self.mixture(self.params(x, t, y), t==0)
+        return _heads[self.head](self.params(x, t, y), self.n_channels, self.n_bits, clean=t==0)
 
-    def mixture(self, params:Tensor, clean:Tensor|bool): # (n,n_params,h,w), as `params` gives them; (n,) or one for all: at t = 0?
-        "What the parameters mean: a mixture with `log_prob` and `sample`"
-        return _heads[self.head](params, self.n_channels, self.n_bits, clean=clean)
+    @property
+    def noise_channels(self)->int: return 1 + 2*self.n_channels # of the noise that `dist(…).sample` takes
 
     def log_prob(self,
         x:Tensor, # (n,c,h,w), in [-1,1] where t = 0

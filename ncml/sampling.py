@@ -33,7 +33,7 @@ def _check_known(known, given, shape):
 # %% ../nbs/09_sampling.ipynb #579b456a
 def _noise(model, x, t, y, generators):
     "Uniform noise for a draw of all pixels of `x`, one generator an image"
-    k = model.dist(x[:1], t[:1], None if y is None else y[:1]).noise_channels
+    k = getattr(model, 'noise_channels', None) or model.dist(x[:1], t[:1], None if y is None else y[:1]).noise_channels
     return torch.stack([torch.rand(k, *x.shape[-2:], generator=g, dtype=x.dtype) for g in generators]).to(x.device)
 
 def _check_start(shape, noise, generators, bs):
