@@ -137,22 +137,27 @@ def _as_complex(qkv): # (…,3f) -> queries and keys, (…,f) complex
 
 # %% ../nbs/09a_cached.ipynb #653ce08e
 class _Height:
-    "What all attention along columns shares at one scale: which rows are above, and this row's turn"
-    def __init__(self, m, h, like):
-        self.turns,self.mask = _turns(m, h, like),like.new_zeros(1, 1, 1, h+1)
+    "What all attention along columns shares at one scale: which rows count, and this row's turn"
+    def __init__(self, m, h, like, static):
+        self.turns,self.n_keys,self.mask = _turns(m, h, like),h+1,like.new_zeros(1, 1, 1, h+1) if static else None
         self.turn = torch.zeros_like(self.turns[0])
 
     def set(self, r):
-        self.mask[...,:r],self.mask[...,r:-1] = 0,-math.inf
         self.turn.copy_(self.turns[r])
+        if self.mask is None: self.n_keys = r+1
+        else: self.mask[...,:r+1],self.mask[...,r+1:] = 0,-math.inf
 
 class _Columns:
-    "Queries, keys and values of the rows so far"
+    "Queries, keys and values of this row and of those above"
     def __init__(self, m, height, n, w, h, like, scale):
         self.line,self.height,self.mem = _Line(m, scale),height,like.new_zeros(n, w, h+1, 3*m.out.in_features)
-        self.own = self.mem[:,:,-1] # (n,w,3f)
+        self.own = self.mem[:,:,0] # (n,w,3f)
 
-    def keep(self, r): self.mem[:,:,r].copy_(self.own)
+    def keep(self, r): self.mem[:,:,r+1].copy_(self.own)
+
+    def attend(self, q, k, v): # (n,heads,1,d), (n,heads,h+1,d) twice -> (n,f)
+        if self.height.mask is None: k,v = k[:,:,:self.height.n_keys],v[:,:,:self.height.n_keys]
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=self.height.mask).flatten(1)
 
 # %% ../nbs/09a_cached.ipynb #6158869c
 class _VAttention:
@@ -170,8 +175,7 @@ class _VAttention:
         col.own.copy_(col.line.qkv(y, self.row_qkv.view(n*w, -1)).view(n, w, -1))
         _as_complex(col.own).mul_(col.height.turn)
         q,k,v = col.line.heads(col.mem.view(n*w, -1, 3*f))
-        a = F.scaled_dot_product_attention(q[:,:,-1:], k, v, attn_mask=col.height.mask).reshape(n*w, f)
-        x.copy_(col.line.add(y, a).view(n, w, f))
+        x.copy_(col.line.add(y, col.attend(q[:,:,:1], k, v)).view(n, w, f))
 
 # %% ../nbs/09a_cached.ipynb #a1f0f937
 class _HAttention:
@@ -179,13 +183,13 @@ class _HAttention:
     def __init__(self, m, height, n, w, h, like):
         self.line,self.turns,self.col = _Line(m.row),_turns(m.row, w, like).unbind(0),_Columns(m.col, height, n, w, h, like, m.skip_scale)
         mem = like.new_zeros(n, w, 3*m.row.out.in_features)
-        self.row = mem.unbind(1),[_as_complex(o) for o in mem.unbind(1)],[self._last(mem[:,:j+1], self.line) for j in range(w)]
+        self.row = mem.unbind(1),[_as_complex(o) for o in mem.unbind(1)],[self._one(mem[:,:j+1], self.line, j) for j in range(w)]
         own = self.col.own.unbind(1)
-        self.column = own,[_as_complex(o) for o in own],[self._last(o, self.col.line) for o in self.col.mem.unbind(1)]
+        self.column = own,[_as_complex(o) for o in own],[self._one(o, self.col.line, 0) for o in self.col.mem.unbind(1)]
 
-    def _last(self, qkv, line): # the last query, all keys and values
+    def _one(self, qkv, line, i): # the query at i, all keys and values
         q,k,v = line.heads(qkv)
-        return q[:,:,-1:],k,v
+        return q[:,:,i:i+1],k,v
 
     def pixel(self, j, x): # (n,f), in place
         own,turned,qkv = (o[j] for o in self.row)
@@ -195,7 +199,7 @@ class _HAttention:
         own,turned,qkv = (o[j] for o in self.column)
         self.col.line.qkv(y, own)
         turned.mul_(self.col.height.turn)
-        self.col.line.add(y, F.scaled_dot_product_attention(*qkv, attn_mask=self.col.height.mask).flatten(1), out=x)
+        self.col.line.add(y, self.col.attend(*qkv), out=x)
 
 # %% ../nbs/09a_cached.ipynb #c9f93f92
 class _CachedBlock:
@@ -354,6 +358,7 @@ class PixelCache:
         n:int, # Images at a time
         h:int, # Their height
         w:int, # Their width
+        static:bool=False, # The same calls on the same memory at each row, for a CUDA graph?
     ):
         self.model,self.h,self.w = model,h,w
         S,f,like = model.n_scales,model.config['n_filters'],model.out.weight.detach()
@@ -361,7 +366,7 @@ class PixelCache:
         self.first,self.up,self.down = _First(model, n, W, w),[],[]
         for s in range(S):
             att,size = model.up[s][0].u_att,(n, W>>s, H>>s)
-            height = _Height(att.col, H>>s, like) if isinstance(att, AxialAttention) else None
+            height = _Height(att.col, H>>s, like, static) if isinstance(att, AxialAttention) else None
             halve = _Halve(model.halve[s-1], self.up[-1].u, self.up[-1].ul) if s else None
             double_ = _Double(model.double_[S-2-s], n, W>>s, f, like) if s<S-1 else None
             self.up.append(_Up(model.up[s], halve, height, *size, f, like))
@@ -438,7 +443,7 @@ def cuda_graph(f):
 class _Draw:
     "Draw batches of one size, row by row"
     def __init__(self, model, n, h, w, capture):
-        self.cache,self.capture,self.replays = PixelCache(model, n, h, w),capture,{}
+        self.cache,self.capture,self.replays = PixelCache(model, n, h, w, static=capture is not None),capture,{}
         like,c = model.out.weight.detach(),model.n_channels
         self.noise,self.given = like.new_empty(w, n, model.noise_channels),like.new_empty(n, c, w)
         self.draw = PixelDraw(c, model.n_bits, model.head=='discretized', like)
