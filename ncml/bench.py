@@ -220,8 +220,9 @@ def score_step(model, x, dtype=None)->Tensor: # Like `x`
     return torch.autograd.grad(_log_prob(model.eval(), x, dtype), x)[0]
 
 def _job(what, model, x, dtype=None):
-    "One of the three kinds of work on `model`, as a function without arguments"
+    "One kind of work on `model`, as a function without arguments"
     if what=='train': return partial(train_step, model, x, torch.optim.Adam(model.parameters(), lr=2e-4), dtype)
+    if what=='cached': return partial(sample_cached, model, tuple(x.shape))
     return partial(dict(eval=evaluate, score=score_step)[what], model, x, dtype)
 
 # %% ../nbs/14_bench.ipynb #0016a969
@@ -440,7 +441,7 @@ def gpu_samples(
     return {k:{**v, **more.get(k, {})} if isinstance(v, dict) else v for k,v in o.items()}
 
 # %% ../nbs/14_bench.ipynb #7475c7e2
-_groups = (('matrix products and convolutions', r'conv|mm\b|matmul|linear|scaled_dot|attention|baddbmm'),
+_groups = (('attention', r'scaled_dot|attention'), ('matrix products and convolutions', r'conv|mm\b|matmul|linear|baddbmm'),
            ('copies', r'copy|cat\b|clone|contiguous|pad|slice|select|fill_|zero_|zeros|index|gather|stack'),
            ('elementwise', r'add|mul|sub|div|neg|elu|sigmoid|glu|silu|tanh|exp|log|pow|where|clamp|dropout|bernoulli|random|softplus|softmax|sum|mean|norm|sqrt|abs|fused|lt|gt|ge|le\b|max|min'))
 
@@ -490,7 +491,7 @@ def _record(model, x, what, dtype, rounds):
 def profile_step(
     model, # With `params` and `log_prob`
     x:Tensor, # (n,c,h,w)
-    what:str='train', # 'train', 'eval' or 'score'
+    what:str='train', # 'train', 'eval', 'score', or 'cached' for as many samples as `x` has
     dtype=None, # `torch.bfloat16` for autocast
     rounds:int=2, # Calls under the profiler, after one without
 )->pd.DataFrame: # A row for each group: share, ms of a call; largest first
@@ -502,9 +503,11 @@ def profile_step(
 
 # %% ../nbs/14_bench.ipynb #1c4fb4b2
 def profiles(b:Setup)->dict: # shares by network and work, ms
-    "Where training and evaluation spend their time, ours and the peer"
-    kinds = {'train':('train', None), 'train bf16':('train', torch.bfloat16), 'eval':('eval', None), 'score':('score', None)}
+    "Where training and evaluation spend their time, ours and the peer, and cached sampling of 8 batches at half the side"
+    kinds = {'train':('train', None), 'train bf16':('train', torch.bfloat16), 'eval':('eval', None), 'eval bf16':('eval', torch.bfloat16), 'score':('score', None)}
     told = {f'{n}, {k}':profile_step(m, b.x(), *o) for n,m in b.paired().items() for k,o in kinds.items() if n=='ours' or o[1] is None}
+    many = replace(b, side=b.side//2).x(8*b.bs)
+    for k,o in {'ours, cached':{}, 'ours with attention, cached':dict(n_heads=_heads(b.filters))}.items(): told[k] = profile_step(b.ours(**o).eval(), many, 'cached', rounds=1)
     return dict(shares={k:o.share.to_dict() for k,o in told.items()}, ms={k:o.ms.to_dict() for k,o in told.items()})
 
 # %% ../nbs/14_bench.ipynb #c3b62b22
