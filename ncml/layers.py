@@ -69,8 +69,6 @@ class DownRightShiftedDeconv2d(WNConvTranspose2d):
 
 # %% ../nbs/03_layers.ipynb #1511491c
 class _ConcatELU(torch.autograd.Function):
-    generate_vmap_rule = True # for torch.func
-
     @staticmethod
     def forward(x):
         if torch.compiler.is_compiling(): return F.elu(torch.cat([x, -x], 1)) # the compiler makes one loop of it

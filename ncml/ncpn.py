@@ -124,6 +124,7 @@ class NCPN(nn.Module):
         self._check(x, t, y)
         h,w = x.shape[-2:]
         m = 2**(self.n_scales-1)
+        x = x.to(torch.promote_types(x.dtype, self.out.weight.dtype))
         x = F.pad(torch.cat([x, torch.ones_like(x[:,:1])], 1), (0, -w%m, 0, -h%m)).contiguous(memory_format=torch.channels_last)
         dtype = _autocast_dtype(x)
         with _no_autocast(x):

@@ -64,6 +64,8 @@ def _read_config(path):
         if not (path/f).is_file(): raise ValueError(f"run: {path} has no {f}; is it a run of ncml?")
     try: config = json.loads((path/_config).read_text())
     except (UnicodeDecodeError, json.JSONDecodeError) as e: raise ValueError(f"run: {path/_config} is damaged: {e}") from e
+    old = config.get('format') if isinstance(config, dict) else None
+    if isinstance(old, int) and old<_format: raise ValueError(f"run: {path} was made by an older ncml (format {old}), whose networks differ: train again")
     if not isinstance(config, dict) or config.get('format')!=_format or not {'model','sde','weights_sha256'}<=config.keys():
         raise ValueError(f"run: {path/_config} is not the configuration of a run that this version of ncml (format {_format}) reads")
     return config

@@ -13,7 +13,7 @@ from .cached import sample_cached, why_not_cached
 from .data import to_levels
 from .likelihood import evaluating
 from .refine import image_generators, ode_heun, refine, t_floor, time_grid
-from .sampling import sample_jacobi
+from .sampling import names_bs, sample_jacobi
 from .sde import SDE
 
 # %% ../nbs/09b_two_part.ipynb #3d2f2238
@@ -47,6 +47,6 @@ def sample_ncml(
     starts = range(0, shape[0], bs)
     for s in (slice(i, i+bs) for i in (progress_bar(starts, leave=False) if progress and t>0 else starts)):
         xt,yb = noisy[s],None if y is None else y[s].to(noisy.device)
-        with evaluating(model): x0 = refine(model, sde, xt, ts, yb, solver, generator=gens[s]) if t>0 else xt
+        with evaluating(model), names_bs(len(xt)): x0 = refine(model, sde, xt, ts, yb, solver, generator=gens[s]) if t>0 else xt
         clean.append(to_levels(x0, model.n_bits))
     return (torch.cat(clean),noisy) if return_noisy else torch.cat(clean)
