@@ -237,6 +237,9 @@ def compile_blocks(
     **kwargs # For `torch.compile`
 )->NCPN:
     "Compile each block of the network, for a batch size that stays the same"
+    from torch._dynamo import config as c
+    name = 'recompile_limit' if hasattr(c, 'recompile_limit') else 'cache_size_limit' # the name before torch 2.6
+    setattr(c, name, max(64, getattr(c, name)))
     for m in model.modules():
         if isinstance(m, Block): m.compile(dynamic=dynamic, **kwargs)
     return model
