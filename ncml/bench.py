@@ -479,12 +479,13 @@ def _record(model, x, what, dtype, rounds):
     def whole(*args):
         with record_function('log_prob'): return log_prob(*args)
     job()
-    model.params,model.log_prob = network,whole
+    if what!='cached': model.params,model.log_prob = network,whole # which a cached sampler would refuse
     kinds = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if x.is_cuda else [])
     try:
         with profile(activities=kinds) as p:
             for _ in range(rounds): job()
-    finally: del model.params,model.log_prob
+    finally:
+        if what!='cached': del model.params,model.log_prob
     return p.events()
 
 # %% ../nbs/14_bench.ipynb #54dc32da
@@ -593,7 +594,9 @@ def _command(args):
 def _start_file(out, head, fresh):
     "What `out` holds, if it can be gone on with, or a new result"
     if fresh or not out.exists(): return dict(head, commands=[], results={})
-    old = json.loads(out.read_text(encoding='utf-8'))
+    try: old = json.loads(out.read_text(encoding='utf-8'))
+    except ValueError: old = None
+    if not isinstance(old, dict): raise ValueError(f"out: {out.name} is no result of ncml_bench; --fresh starts it over")
     for k,v in head.items():
         if old.get(k)==v: continue
         was = old.get(k)
@@ -656,6 +659,7 @@ def _run_cases(b, widths, peer, only, result, out):
     "Measure what `result` lacks, and write it after each case"
     todo = [(f, k, name, case) for i,(f,k) in enumerate(widths) for name,case in _pick(_cases(replace(b, filters=f, blocks=k), peer), only).items()
             if not (i and name.startswith('growth')) and _unfinished(result, f, k, name)]
+    if not todo: print(f"{out.name} holds all of this already; --fresh measures again")
     for f,k,name,case in progress_bar(todo, leave=False) if sys.stdout.isatty() else todo:
         start = time.perf_counter()
         o = dict(case(), date=datetime.now(timezone.utc).strftime('%Y-%m-%d'), seconds_taken=round(time.perf_counter()-start, 1))

@@ -500,7 +500,8 @@ def why_not_cached(
     model, # Anything
 )->str|None: # A reason, or `None` where `sample_cached` can draw from `model`
     "What forbids `sample_cached`, if anything"
-    if type(model) is not NCPN: return f"it knows the inside of NCPN only, got {type(model).__name__}"
+    inner = next((k for k in ('average','_orig_mod','module') if type(getattr(model, k, None)) is NCPN), None)
+    if type(model) is not NCPN: return f"it knows the inside of NCPN only, got {type(model).__name__}" + (f" (but its .{inner} is one)" if inner else '')
     parts = _parts(tuple((k,tuple(v) if isinstance(v, list) else v) for k,v in model.config.items()))
     for k,m in model.named_modules():
         if type(m) is not parts.get(k, (None,))[0]: return f"the part {k} was replaced, by {type(m).__name__}"
@@ -530,7 +531,7 @@ def sample_cached(
     def draw(x, t, y, *args):
         model._check(x, t, y)
         here = torch.cuda.device(x.device) if x.is_cuda else contextlib.nullcontext()
-        with here, torch.autocast(x.device.type, enabled=False):
+        with here:
             if not drawn: drawn.append(_Draw(model, size, *x.shape[2:], capture))
             return drawn[0](x, t, y, *args)
     return in_batches(draw, shape[2] if len(shape)==4 else 1, model, shape, t, y, noise, generators, given, known, bs, progress)

@@ -142,6 +142,12 @@ class NCMLLearner(Learner):
         if isinstance(self.model, EMA): return self.model.average if self.model.n else self.model.model.eval()
         return self.model.eval()
 
+    def one_batch(self, i, b):
+        try: super().one_batch(i, b)
+        finally: # also where it was interrupted
+            for cb in self.cbs:
+                if isinstance(cb, BF16Callback): cb.after_batch()
+
     def sample(self,
         n:int=16, # Images
         t:float|None=None, # Where they are drawn, default the largest time; 0 for plain autoregressive sampling

@@ -21,6 +21,7 @@ def _check_known(known, given, shape):
     if known is None and given is None: return torch.zeros(n, h, w, dtype=torch.bool)
     if known is None or given is None: raise ValueError("given, known: need both or neither: images, and which of their pixels to keep")
     if given.shape!=shape: raise ValueError(f"given: need images {tuple(shape)}, got {tuple(given.shape)}")
+    if not given.is_floating_point(): raise ValueError(f"given: need floats, in [-1,1] where t = 0, got {given.dtype}; levels go through to_unit(u, n_bits)")
     if known.dtype!=torch.bool or known.shape not in ((h,w), (n,h,w)):
         raise ValueError(f"known: need bool of shape {(h,w)} or {(n,h,w)}, got {known.dtype} of shape {tuple(known.shape)}")
     k = known.expand(n, h, w).flatten(1)
@@ -29,7 +30,9 @@ def _check_known(known, given, shape):
         i,j = late[0].tolist()
         raise ValueError(f"known: need a raster prefix, the first pixels row by row, since a pixel is drawn from those before it; "
                          f"in image {i} pixel {divmod(j+1, w)} is known and the one before it is not")
-    return known.expand(n, h, w)
+    known = known.expand(n, h, w)
+    if not given[known[:,None].expand(shape)].isfinite().all(): raise ValueError("given: need finite numbers where known, got some that are not")
+    return known
 
 # %% ../nbs/09_sampling.ipynb #579b456a
 def _noise(model, x, t, y, generators):
@@ -44,6 +47,7 @@ def _check_start(model, shape, t, noise, generators, bs):
         raise ValueError(f"noise: need ({shape[0]}, noise_channels, {shape[2]}, {shape[3]}), got {tuple(noise.shape)}")
     k,t_max = getattr(model, 'noise_channels', None),getattr(model, 't_max', None)
     if noise is not None and k and noise.shape[1]!=k: raise ValueError(f"noise: need {k} channels, got {noise.shape[1]}")
+    if noise is not None and not ((noise>=0) & (noise<=1)).all(): raise ValueError(f"noise: need uniform numbers in [0,1), got {noise.min():g} to {noise.max():g}")
     if t_max and not (0<=torch.as_tensor(t)).logical_and(torch.as_tensor(t)<=t_max*(1+1e-5)).all(): raise ValueError(f"t: need times in [0, t_max={t_max:g}], got {t}")
     if generators is not None and len(generators)!=shape[0]: raise ValueError(f"generators: need one for each of {shape[0]} images, got {len(generators)}")
 
@@ -52,8 +56,9 @@ def _classes(model, y, n): # one class, or one for each image -> (n,)
     y = torch.as_tensor(y)
     y,n_classes = y.expand(n) if y.ndim==0 else y,getattr(model, 'n_classes', None)
     if y.shape!=(n,): raise ValueError(f"y: need a class, or one for each of the {n} images, got shape {tuple(y.shape)}")
+    if y.is_floating_point() or y.dtype==torch.bool: raise ValueError(f"y: need whole numbers, got {y.dtype}")
     if n_classes and not ((y>=0) & (y<=n_classes)).all(): raise ValueError(f"y: need classes 0 to {n_classes-1}, or {n_classes} for none, got {y.min()} to {y.max()}")
-    return y
+    return y.long()
 
 @contextmanager
 def names_bs(
@@ -74,6 +79,7 @@ def in_batches(
     "What all samplers share: checks, devices, the noise, batches, a bar; `RuntimeError` where a batch does not fit a GPU's memory"
     _check_start(model, shape, t, noise, generators, bs)
     n,p = shape[0],next(model.parameters(), torch.zeros(()))
+    if p.dtype not in (torch.float32, torch.float64): raise ValueError(f"model: need weights in float32 or float64, got {p.dtype}")
     known = _check_known(known, given, shape).to(p.device)
     x = torch.zeros(shape, dtype=p.dtype if p.dtype==torch.float64 else torch.float32, device=p.device)
     if given is not None: x = torch.where(known[:,None], given.to(x), x)
@@ -81,14 +87,17 @@ def in_batches(
     if noise is None and generators is None: generators = image_generators(0, n)
     bar = range(-(-n//bs)*n_ticks)
     ticks,out = iter(progress_bar(bar, leave=False) if progress else bar),[]
-    with evaluating(model):
+    with evaluating(model), torch.autocast(p.device.type, enabled=False):
         for s in (slice(i, i+bs) for i in range(0, n, bs)):
             yb = None if y is None else y[s]
             with names_bs(len(x[s])):
                 u = _noise(model, x[s], t[s], yb, generators[s]) if noise is None else noise[s].to(x)
                 out.append(draw(x[s], t[s], yb, u, known[s], ticks))
     next(ticks, None) # ends the bar
-    return torch.cat(out)
+    out = torch.cat(out)
+    bad = (~out.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
+    if bad: raise FloatingPointError(f"model: drew numbers that are not finite in {len(bad)} of {n} images, the first is {bad[0]}; are its parameters finite?")
+    return out
 
 # %% ../nbs/09_sampling.ipynb #870d3936
 def sample_ar(
@@ -135,7 +144,7 @@ def sample_jacobi(
             new = model.dist(x[active], t[active], None if y is None else y[active]).sample(noise[active])
             new = torch.where(known[active,None], x[active], new)
             nfe[active] += 1
-            moved = (new!=x[active]).flatten(1).any(1) & (nfe[active]<=known[0].numel())
+            moved = ((new!=x[active]) & ~(new.isnan() & x[active].isnan())).flatten(1).any(1) & (nfe[active]<=known[0].numel())
             x[active],active = new,active[moved]
         nfes.append(nfe)
         next(ticks)

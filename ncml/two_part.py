@@ -35,6 +35,7 @@ def sample_ncml(
     if bs<1 or shape[0]<1: raise ValueError(f"bs, shape: need at least 1 image, got bs={bs}, shape={tuple(shape)}")
     for k in ('log_prob', 'dist', 'n_bits'):
         if not hasattr(model, k): raise ValueError(f"model: sampling needs log_prob, dist and n_bits, and {type(model).__name__} has no {k}")
+    if torch.is_tensor(t) and t.ndim: raise ValueError(f"t: need one number, got shape {tuple(t.shape)}; the samplers of a single part take one for each image")
     if not 0<=t<=sde.t_end: raise ValueError(f"t: need a time in [0, {sde.t_end:g}], got {t}")
     if y is not None:
         y = torch.as_tensor(y).expand(shape[0]) if torch.as_tensor(y).ndim==0 else torch.as_tensor(y)
