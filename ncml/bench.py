@@ -26,6 +26,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from functools import partial
 from importlib.metadata import version
+from importlib.resources import files
 from pathlib import Path
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -581,7 +582,8 @@ def _device_name(device):
 def _header(b, threads):
     "What must be the same for a file to be gone on with"
     config = {k:v for k,v in vars(b).items() if k not in ('filters','blocks','peer')} | dict(threads=threads, peer=b.peer and b.peer.info)
-    versions = {k:version(k) for k in ('ncml','torch','fastai')} | dict(python=platform.python_version())
+    source = b''.join(p.read_bytes() for p in sorted(Path(str(files('ncml'))).glob('*.py')))
+    versions = {k:version(k) for k in ('ncml','torch','fastai')} | dict(python=platform.python_version(), source=hashlib.sha256(source).hexdigest()[:16])
     return dict(config=config, versions=versions, device=f"{_device_name(b.device)}, {'GPU' if torch.device(b.device).type=='cuda' else f'{threads} thread'+'s'*(threads>1)}")
 
 def _command(args):

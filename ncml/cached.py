@@ -446,6 +446,7 @@ def cuda_graph(f):
     with torch.cuda.graph(g, stream=torch.cuda.Stream(), capture_error_mode='thread_local'): f()
     return g.replay
 
+# %% ../nbs/09a_cached.ipynb #60afb3dd
 class _Draw:
     "Draw batches of one size, row by row"
     def __init__(self, model, n, h, w, capture):
@@ -509,6 +510,7 @@ def why_not_cached(
         if _plain(m)!=parts[k]: return f"the part {k or 'NCPN'} was set differently"
         if {'forward','params','dist'} & vars(m).keys(): return f"the part {k or 'NCPN'} has a function of its own"
 
+# %% ../nbs/09a_cached.ipynb #18d3552a
 def sample_cached(
     model:NCPN,
     shape:tuple, # (n,c,h,w)

@@ -132,7 +132,6 @@ class Dropout(nn.Module):
 # %% ../nbs/03_layers.ipynb #e067c95d
 class _Crop(torch.autograd.Function):
     "Undo `F.pad` by `margin`, as a view; its gradient is one `F.pad` (that of slices would be one for each side)"
-    generate_vmap_rule = True
 
     @staticmethod
     def forward(x, margin):
@@ -155,6 +154,7 @@ class Nin(WNConv2d):
         if size is not None: outs = [_Crop.apply(o, (1, o.shape[-1]-size[1]-1, o.shape[-2]-size[0], 0)) for o in outs]
         return outs[0] if len(outs)==1 else outs[0] + outs[1]
 
+# %% ../nbs/03_layers.ipynb #0f3854f6
 class GatedResnet(nn.Module):
     "Gated residual block of PixelCNN++ with side inputs and a conditioning vector"
     def __init__(self,

@@ -89,6 +89,12 @@ def split_noise(
     pick,draw,deq = noise.split([1, n_channels, n_channels], 1)
     return pick.contiguous(),torch.logit(draw, eps=torch.finfo(draw.dtype).eps/2),deq
 
+def _shifted(c, mean, coeffs, x):
+    "`mean` of channel `c`, moved by the channels before it; `x[j]` is channel j, `coeffs` those of all pairs of channels"
+    for j in range(c): mean = torch.addcmul(mean, coeffs[c*(c-1)//2+j], x[j])
+    return mean
+
+# %% ../nbs/02_logistic.ipynb #49999960
 class PixelDraw:
     "Draws pixels from their mixtures, in few calls to torch"
     def __init__(self,
@@ -112,19 +118,15 @@ class PixelDraw:
         v = torch.addcmul(means, torch.add(log_scales.exp(), self.one, alpha=_min_scale(self.delta)), z)
         return (self._levels if self.discretized else self._values)(v, coeffs.tanh().unbind(1), clean, deq)
 
-    def _shifted(self, c, o, coeffs, x): # channel c, moved by those before it
-        for j in range(c): o = torch.addcmul(o, coeffs[c*(c-1)//2+j], x[j])
-        return o
-
     def _values(self, v, coeffs, clean, deq):
         x = []
-        for c,o in enumerate(v.unbind(1)): x.append(self._shifted(c, o, coeffs, x))
+        for c,o in enumerate(v.unbind(1)): x.append(_shifted(c, o, coeffs, x))
         return torch.stack(x, 1)
 
     def _levels(self, v, coeffs, clean, deq):
         top,x,u,offset = 2**self.n_bits-1,[],[],None if clean is True else (deq-0.5).unbind(1) # in levels: from the middle of the grid, and from its first
         for c,o in enumerate(torch.add(self.half, v, alpha=1/self.delta).unbind(1)):
-            o = self._shifted(c, o, coeffs, x)
+            o = _shifted(c, o, coeffs, x)
             if clean is not False: level = o.round().clamp_(0, top)
             o = level if clean is True else o + offset[c] if clean is False else torch.where(clean, level, o + offset[c])
             u.append(o)
@@ -166,14 +168,9 @@ class _Mixture:
     @cached_property
     def log_weights(self)->Tensor: return self.logits.log_softmax(1) # (n,m,h,w)
 
-    def _shifted(self, c, mean, x, coeffs):
-        "`mean` of channel `c`, moved by the channels before it; `x[j]` is channel j"
-        for j in range(c): mean = torch.addcmul(mean, coeffs[:,c*(c-1)//2+j], x[j])
-        return mean
-
     def _means(self, x):
-        x = x.unsqueeze(2).unbind(1) # (n,1,h,w) each
-        return torch.stack([self._shifted(c, self.means[:,c], x, self.coeffs) for c in range(self.n_channels)], 1)
+        x,coeffs = x.unsqueeze(2).unbind(1),self.coeffs.unbind(1) # (n,1,h,w), (n,m,h,w) each
+        return torch.stack([_shifted(c, self.means[:,c], coeffs, x) for c in range(self.n_channels)], 1)
 
     def log_prob(self,
         x:Tensor, # (n,c,h,w)

@@ -13,7 +13,7 @@ from .cached import sample_cached, why_not_cached
 from .data import to_levels
 from .likelihood import evaluating
 from .refine import image_generators, ode_heun, refine, t_floor, time_grid
-from .sampling import names_bs, sample_jacobi
+from .sampling import as_classes, names_bs, sample_jacobi
 from .sde import SDE
 
 # %% ../nbs/09b_two_part.ipynb #3d2f2238
@@ -37,9 +37,7 @@ def sample_ncml(
         if not hasattr(model, k): raise ValueError(f"model: sampling needs log_prob, dist and n_bits, and {type(model).__name__} has no {k}")
     if torch.is_tensor(t) and t.ndim: raise ValueError(f"t: need one number, got shape {tuple(t.shape)}; the samplers of a single part take one for each image")
     if not 0<=t<=sde.t_end: raise ValueError(f"t: need a time in [0, {sde.t_end:g}], got {t}")
-    if y is not None:
-        y = torch.as_tensor(y).expand(shape[0]) if torch.as_tensor(y).ndim==0 else torch.as_tensor(y)
-        if y.shape!=shape[:1]: raise ValueError(f"y: need a class, or one for each of the {shape[0]} images, got shape {tuple(y.shape)}")
+    y = None if y is None else as_classes(model, y, shape[0])
     t_stop = t_floor(sde, model.n_bits)
     ts = time_grid(t, n_steps, t_stop) if t>t_stop else torch.tensor([t])
     if sampler is None: sampler = sample_jacobi if why_not_cached(model) else sample_cached
