@@ -7,10 +7,12 @@ __all__ = ['as_classes', 'names_bs', 'in_batches', 'sample_ar', 'sample_jacobi']
 
 # %% ../nbs/09_sampling.ipynb #10c3e8e5
 from contextlib import contextmanager
+import inspect
 import torch
 from torch import Tensor
 from fastprogress.fastprogress import progress_bar
 from .likelihood import evaluating
+from .logistic import _check_temperature
 from .sde import as_time
 from .refine import image_generators
 
@@ -81,10 +83,11 @@ def names_bs(
 def in_batches(
     draw, # A batch's draw: (x, t, y, noise, known, ticks) -> x; `ticks` is an iterator, to be moved once a row
     n_ticks:int, # How often a batch's `draw` moves it
-    model, shape, t, y, noise, generators, given, known, bs, progress, # As `sample_ar` takes them
+    model, shape, t, y, noise, generators, given, known, temperature, bs, progress, # As `sample_ar` takes them
 )->Tensor: # (n,c,h,w)
     "What all samplers share: checks, devices, the noise, batches, a bar; `RuntimeError` where a batch does not fit a GPU's memory"
     _check_start(model, shape, t, noise, generators, bs)
+    _check_temperature(temperature)
     n,p = shape[0],next(model.parameters(), torch.zeros(()))
     if p.dtype not in (torch.float32, torch.float64): raise ValueError(f"model: need weights in float32 or float64, got {p.dtype}")
     known = _check_known(known, given, shape).to(p.device)
@@ -106,6 +109,13 @@ def in_batches(
     if bad: raise FloatingPointError(f"model: drew numbers that are not finite in {len(bad)} of {n} images, the first is {bad[0]}; are its parameters finite?")
     return out
 
+# %% ../nbs/09_sampling.ipynb #d554f94a
+def _sample(dist, noise, temperature):
+    if temperature==1: return dist.sample(noise)
+    try: inspect.signature(dist.sample).bind(noise, temperature=temperature)
+    except TypeError as e: raise ValueError(f"temperature: need a dist(x, t, y) with sample(noise, temperature) for any but 1, and that of {type(dist).__name__} takes none") from e
+    return dist.sample(noise, temperature=temperature)
+
 # %% ../nbs/09_sampling.ipynb #870d3936
 def sample_ar(
     model, # Anything with `dist(x, t, y)`
@@ -116,6 +126,7 @@ def sample_ar(
     generators:list|None=None, # One for each image where `noise` is not given; default `image_generators(0, n)`
     given:Tensor|None=None, # (n,c,h,w) images to complete, noised to `t`
     known:Tensor|None=None, # (h,w) or (n,h,w) bool: the pixels of `given` to keep, a raster prefix
+    temperature:float=1., # > 0: divides the logits of the mixtures' weights, multiplies their scales
     bs:int=64, # Images at a time: bounds the memory
     progress:bool=False, # Show a bar over rows?
 )->Tensor: # (n,c,h,w)
@@ -125,9 +136,9 @@ def sample_ar(
         for i,_ in zip(range(h), ticks, strict=False):
             for j in range(w):
                 if known[:,i,j].all(): continue
-                x[...,i,j] = torch.where(known[:,i,j,None], x[...,i,j], model.dist(x, t, y).sample(noise)[...,i,j])
+                x[...,i,j] = torch.where(known[:,i,j,None], x[...,i,j], _sample(model.dist(x, t, y), noise, temperature)[...,i,j])
         return x
-    return in_batches(draw, shape[2] if len(shape)==4 else 1, model, shape, t, y, noise, generators, given, known, bs, progress)
+    return in_batches(draw, shape[2] if len(shape)==4 else 1, model, shape, t, y, noise, generators, given, known, temperature, bs, progress)
 
 # %% ../nbs/09_sampling.ipynb #1e9acfb2
 def sample_jacobi(
@@ -139,6 +150,7 @@ def sample_jacobi(
     generators:list|None=None, # One for each image where `noise` is not given; default `image_generators(0, n)`
     given:Tensor|None=None, # (n,c,h,w) images to complete, noised to `t`
     known:Tensor|None=None, # (h,w) or (n,h,w) bool: the pixels of `given` to keep, a raster prefix
+    temperature:float=1., # > 0: divides the logits of the mixtures' weights, multiplies their scales
     bs:int=64, # Images at a time: bounds the memory
     progress:bool=False, # Show a bar over batches?
     return_nfe:bool=False, # Also give the passes that each image took?
@@ -148,7 +160,7 @@ def sample_jacobi(
     def draw(x, t, y, noise, known, ticks):
         active,nfe = torch.arange(len(x), device=x.device),torch.zeros(len(x), dtype=torch.long, device=x.device)
         while len(active):
-            new = model.dist(x[active], t[active], None if y is None else y[active]).sample(noise[active])
+            new = _sample(model.dist(x[active], t[active], None if y is None else y[active]), noise[active], temperature)
             new = torch.where(known[active,None], x[active], new)
             nfe[active] += 1
             moved = ((new!=x[active]) & ~(new.isnan() & x[active].isnan())).flatten(1).any(1) & (nfe[active]<=known[0].numel())
@@ -156,5 +168,5 @@ def sample_jacobi(
         nfes.append(nfe)
         next(ticks)
         return x
-    x = in_batches(draw, 1, model, shape, t, y, noise, generators, given, known, bs, progress)
+    x = in_batches(draw, 1, model, shape, t, y, noise, generators, given, known, temperature, bs, progress)
     return (x,torch.cat(nfes)) if return_nfe else x
