@@ -519,7 +519,8 @@ def sample_cached(
     noise:Tensor|None=None, # (n, noise_channels, h, w) in [0,1), as `dist(…).noise()` gives
     generators:list|None=None, # One for each image where `noise` is not given; default `image_generators(0, n)`
     given:Tensor|None=None, # (n,c,h,w) images to complete, noised to `t`
-    known:Tensor|None=None, # (h,w) or (n,h,w) bool: the pixels of `given` to keep, a raster prefix
+    known:Tensor|None=None, # (h,w) or (n,h,w) bool: the pixels of `given` to keep
+    prefix:bool=True, # Refuse a `known` that is no raster prefix? Else its later pixels are not seen by those before them
     temperature:float=1., # > 0: divides the logits of the mixtures' weights, multiplies their scales
     bs:int=64, # Images at a time: bounds the memory
     progress:bool=False, # Show a bar over rows?
@@ -537,4 +538,4 @@ def sample_cached(
         with here:
             if not drawn: drawn.append(_Draw(model, size, *x.shape[2:], temperature, capture))
             return drawn[0](x, t, y, *args)
-    return in_batches(draw, shape[2] if len(shape)==4 else 1, model, shape, t, y, noise, generators, given, known, temperature, bs, progress)
+    return in_batches(draw, shape[2] if len(shape)==4 else 1, model, shape, t, y, noise, generators, given, known, prefix, temperature, bs, progress)

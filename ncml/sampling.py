@@ -17,8 +17,8 @@ from .sde import as_time
 from .refine import image_generators
 
 # %% ../nbs/09_sampling.ipynb #9f41b6c9
-def _check_known(known, given, shape):
-    "Which pixels of (n,c,h,w) are known, (n,h,w) bool; refuses what is no raster prefix"
+def _check_known(known, given, shape, prefix):
+    "Which pixels of (n,c,h,w) are known, (n,h,w) bool; with `prefix` refuses what is no raster prefix"
     n,c,h,w = shape
     if known is None and given is None: return torch.zeros(n, h, w, dtype=torch.bool)
     if known is None or given is None: raise ValueError("given, known: need both or neither: images, and which of their pixels to keep")
@@ -27,11 +27,11 @@ def _check_known(known, given, shape):
     if known.dtype!=torch.bool or known.shape not in ((h,w), (n,h,w)):
         raise ValueError(f"known: need bool of shape {(h,w)} or {(n,h,w)}, got {known.dtype} of shape {tuple(known.shape)}")
     k = known.expand(n, h, w).flatten(1)
-    late = (k[:,1:] & ~k[:,:-1]).nonzero() # known, but the pixel before is not
-    if len(late):
-        i,j = late[0].tolist()
+    late = k[:,1:] & ~k[:,:-1] # known, but the pixel before is not
+    if prefix and late.any():
+        i,j = late.nonzero()[0].tolist()
         raise ValueError(f"known: need a raster prefix, the first pixels row by row, since a pixel is drawn from those before it; "
-                         f"in image {i} pixel {divmod(j+1, w)} is known and the one before it is not")
+                         f"in image {i} pixel {divmod(j+1, w)} is known and the one before it is not. With prefix=False it is not seen by those before it")
     known = known.expand(n, h, w)
     if not given[known[:,None].expand(shape)].isfinite().all(): raise ValueError("given: need finite numbers where known, got some that are not")
     return known
@@ -83,14 +83,14 @@ def names_bs(
 def in_batches(
     draw, # A batch's draw: (x, t, y, noise, known, ticks) -> x; `ticks` is an iterator, to be moved once a row
     n_ticks:int, # How often a batch's `draw` moves it
-    model, shape, t, y, noise, generators, given, known, temperature, bs, progress, # As `sample_ar` takes them
+    model, shape, t, y, noise, generators, given, known, prefix, temperature, bs, progress, # As `sample_ar` takes them
 )->Tensor: # (n,c,h,w)
     "What all samplers share: checks, devices, the noise, batches, a bar; `RuntimeError` where a batch does not fit a GPU's memory"
     _check_start(model, shape, t, noise, generators, bs)
     _check_temperature(temperature)
     n,p = shape[0],next(model.parameters(), torch.zeros(()))
     if p.dtype not in (torch.float32, torch.float64): raise ValueError(f"model: need weights in float32 or float64, got {p.dtype}")
-    known = _check_known(known, given, shape).to(p.device)
+    known = _check_known(known, given, shape, prefix).to(p.device)
     x = torch.zeros(shape, dtype=p.dtype if p.dtype==torch.float64 else torch.float32, device=p.device)
     if given is not None: x = torch.where(known[:,None], given.to(x), x)
     t,y = as_time(t, x),y if y is None else as_classes(model, y, n).to(p.device)
@@ -125,7 +125,8 @@ def sample_ar(
     noise:Tensor|None=None, # (n, noise_channels, h, w) in [0,1), as `dist(…).noise()` gives
     generators:list|None=None, # One for each image where `noise` is not given; default `image_generators(0, n)`
     given:Tensor|None=None, # (n,c,h,w) images to complete, noised to `t`
-    known:Tensor|None=None, # (h,w) or (n,h,w) bool: the pixels of `given` to keep, a raster prefix
+    known:Tensor|None=None, # (h,w) or (n,h,w) bool: the pixels of `given` to keep
+    prefix:bool=True, # Refuse a `known` that is no raster prefix? Else its later pixels are not seen by those before them
     temperature:float=1., # > 0: divides the logits of the mixtures' weights, multiplies their scales
     bs:int=64, # Images at a time: bounds the memory
     progress:bool=False, # Show a bar over rows?
@@ -138,7 +139,7 @@ def sample_ar(
                 if known[:,i,j].all(): continue
                 x[...,i,j] = torch.where(known[:,i,j,None], x[...,i,j], _sample(model.dist(x, t, y), noise, temperature)[...,i,j])
         return x
-    return in_batches(draw, shape[2] if len(shape)==4 else 1, model, shape, t, y, noise, generators, given, known, temperature, bs, progress)
+    return in_batches(draw, shape[2] if len(shape)==4 else 1, model, shape, t, y, noise, generators, given, known, prefix, temperature, bs, progress)
 
 # %% ../nbs/09_sampling.ipynb #1e9acfb2
 def sample_jacobi(
@@ -149,7 +150,8 @@ def sample_jacobi(
     noise:Tensor|None=None, # (n, noise_channels, h, w) in [0,1), as `dist(…).noise()` gives
     generators:list|None=None, # One for each image where `noise` is not given; default `image_generators(0, n)`
     given:Tensor|None=None, # (n,c,h,w) images to complete, noised to `t`
-    known:Tensor|None=None, # (h,w) or (n,h,w) bool: the pixels of `given` to keep, a raster prefix
+    known:Tensor|None=None, # (h,w) or (n,h,w) bool: the pixels of `given` to keep
+    prefix:bool=True, # Refuse a `known` that is no raster prefix? Else its later pixels are not seen by those before them
     temperature:float=1., # > 0: divides the logits of the mixtures' weights, multiplies their scales
     bs:int=64, # Images at a time: bounds the memory
     progress:bool=False, # Show a bar over batches?
@@ -168,5 +170,5 @@ def sample_jacobi(
         nfes.append(nfe)
         next(ticks)
         return x
-    x = in_batches(draw, 1, model, shape, t, y, noise, generators, given, known, temperature, bs, progress)
+    x = in_batches(draw, 1, model, shape, t, y, noise, generators, given, known, prefix, temperature, bs, progress)
     return (x,torch.cat(nfes)) if return_nfe else x
