@@ -530,12 +530,12 @@ def sample_cached(
     reason = why_not_cached(model)
     if reason: raise ValueError(f"model: sample_cached cannot cache this one: {reason}; sample_jacobi draws the same images from any density with dist(x, t, y)")
     if capture=='auto': capture = cuda_graph if model.out.weight.is_cuda else None
-    size,drawn = min(bs, shape[0]),[]
+    drawn = []
     @torch.inference_mode() # cheaper calls
     def draw(x, t, y, *args):
         model._check(x, t, y)
         here = torch.cuda.device(x.device) if x.is_cuda else contextlib.nullcontext()
         with here:
-            if not drawn: drawn.append(_Draw(model, size, *x.shape[2:], temperature, capture))
+            if not drawn: drawn.append(_Draw(model, len(x), *x.shape[2:], temperature, capture))
             return drawn[0](x, t, y, *args)
-    return in_batches(draw, shape[2] if len(shape)==4 else 1, model, shape, t, y, noise, generators, given, known, prefix, temperature, bs, progress)
+    return in_batches(draw, True, model, shape, t, y, noise, generators, given, known, prefix, temperature, bs, progress)
