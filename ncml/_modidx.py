@@ -595,4 +595,7 @@ d = { 'settings': { 'branch': 'main',
                               'ncml.solvers.predictor_corrector': ('solvers.html#predictor_corrector', 'ncml/solvers.py'),
                               'ncml.solvers.refine': ('solvers.html#refine', 'ncml/solvers.py'),
                               'ncml.solvers.reverse_diffusion': ('solvers.html#reverse_diffusion', 'ncml/solvers.py')},
-            'ncml.two_part': {'ncml.two_part.sample_ncml': ('two_part.html#sample_ncml', 'ncml/two_part.py')}}}
+            'ncml.two_part': { 'ncml.two_part.Samples': ('two_part.html#samples', 'ncml/two_part.py'),
+                               'ncml.two_part.refine_batches': ('two_part.html#refine_batches', 'ncml/two_part.py'),
+                               'ncml.two_part.refine_grid': ('two_part.html#refine_grid', 'ncml/two_part.py'),
+                               'ncml.two_part.sample_ncml': ('two_part.html#sample_ncml', 'ncml/two_part.py')}}}

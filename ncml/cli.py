@@ -30,8 +30,8 @@ from .certify import certify, failures
 from .data import get_dls, image_dls, reduce_bits, save_grid, to_levels
 from .learner import ncml_learner
 from .presets import preset, summary
-from .refine import euler_maruyama, ode_heun
 from .run import load_run, partial_folder, save_run
+from .solvers import solvers
 from .two_part import sample_ncml
 from .sanity import lsb_flip, plot_sanity, plus_minus_one, sanity_test
 
@@ -64,7 +64,7 @@ def _at_least(**kw):
         if v is not None and v<low: raise ValueError(f"{k}: need at least {low}, got {v}")
 
 # %% ../nbs/13_cli.ipynb #2772344a
-_solvers,_perturbations = dict(heun=ode_heun, em=euler_maruyama),dict(lsb_flip=lsb_flip, plus_minus_one=plus_minus_one)
+_perturbations = dict(lsb_flip=lsb_flip, plus_minus_one=plus_minus_one)
 
 def sample_rows(
     model, # With `log_prob`, `dist` and `n_bits`
@@ -78,8 +78,8 @@ def sample_rows(
     "Images at t = 0, at `t`, and refined from `t`, a row each"
     rows = [sample_ncml(model, sde, (n,*shape), 0., y, **kwargs)]
     if t>0:
-        refined,noisy = sample_ncml(model, sde, (n,*shape), t, y, return_noisy=True, **kwargs)
-        rows += [to_levels(noisy, model.n_bits),refined]
+        s = sample_ncml(model, sde, (n,*shape), t, y, details=True, **kwargs)
+        rows += [to_levels(s.noisy, model.n_bits),s.levels]
     return torch.cat([o.cpu() for o in rows])
 
 def sanity_table(model, u, y=None, n_bits=8, perturbations=tuple(_perturbations), pis=(0.,.5,1.), **kwargs)->pd.DataFrame:
@@ -272,8 +272,11 @@ def ncml_sample(
     n:int=16, # Images
     t:float=None, # Time at which they are drawn, default the run's largest; 0 for no refinement
     y:int=None, # Class of all of them, for a class-conditional run
-    steps:int=10, # Steps of the solver
-    solver:str='heun', # 'heun' (probability-flow ODE) or 'em' (Euler-Maruyama, reverse SDE)
+    steps:int=10, # Steps of the solver; 0 for the last denoising step alone
+    solver:str='heun', # One of 'heun', 'dpm', 'adaptive' (probability-flow ODE), 'em', 'reverse_diffusion', 'pc', 'langevin' (with noise)
+    grid:str='quadratic', # Times are even in 't', 'quadratic', 'std' or 'log_std'
+    temperature:float=1., # Of the draw: below 1 likelier images
+    guidance:float=1., # Scale of the class in the refinement, more than 1 exaggerates it
     seed:int=0, # Of the images; together with an image's index fixes it
     bs:int=64, # Images at a time
     out:str=None, # Picture to write, default RUN/samples-SEED.png; an .npz file holds the levels
@@ -281,18 +284,18 @@ def ncml_sample(
 )->Path: # The file
     "Draw images from a run"
     _at_least(n=(n, 1), steps=(steps, 0), bs=(bs, 1))
-    solver,(model,sde,config) = _choice('solver', solver, _solvers),_load(run, device)
+    solver,(model,sde,config) = _choice('solver', solver, solvers),_load(run, device)
     out = _new_file(out or Path(run)/f'samples-{seed}.png', ('.png','.npz'))
     if y is not None and not model.n_classes: raise ValueError(f"y: {run} is not class-conditional, got {y}")
     if y is not None and not 0<=y<model.n_classes: raise ValueError(f"y: need a class below {model.n_classes}, got {y}")
     t_max = config['noise']['t_max'] if config['noise']['p_clean']<1 else 0.
     if t is None: t = t_max
     if not 0<=t<=t_max: raise ValueError(f"t: need a time from 0 to {t_max:g}, the largest that {run} was trained for, got {t}")
-    u = sample_ncml(model, sde, (n,*config['data']['shape']), t, None if y is None else torch.full((n,), y), n_steps=steps,
-        solver=solver, seed=seed, bs=bs, progress=sys.stdout.isatty()).cpu()
-    if out.suffix=='.npz': _save_levels(out, u, model.n_bits)
-    else: _save_images(u, model.n_bits, out)
-    print(out)
+    s = sample_ncml(model, sde, (n,*config['data']['shape']), t, y, steps, solver, grid, temperature, guidance,
+        seed=seed, bs=bs, progress=sys.stdout.isatty(), details=True)
+    if out.suffix=='.npz': _save_levels(out, s.levels.cpu(), model.n_bits)
+    else: _save_images(s.levels.cpu(), model.n_bits, out)
+    print(f"{out}: drawn in {s.seconds['draw']:.1f} s, refined in {s.seconds['refine']:.1f} s by {s.nfe} evaluations of the score each")
     return out
 
 # %% ../nbs/13_cli.ipynb #258f6dc3
