@@ -141,8 +141,10 @@ def in_batches(
     next(ticks, None) # ends the bar
     out = torch.cat(out)
     bad = (~out.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
-    if bad: raise FloatingPointError(f"model: drew numbers that are not finite in {len(bad)} of {n} images, the first is {bad[0]}; are its parameters finite?")
-    return out
+    if not bad: return out
+    err = FloatingPointError(f"model: drew numbers that are not finite in {len(bad)} of {n} images, the first is {bad[0]}; are its parameters finite? err.x has all draws")
+    err.x = out
+    raise err
 
 # %% ../nbs/09_sampling.ipynb #d554f94a
 def _sample(dist, noise, temperature):
