@@ -6,7 +6,6 @@
 __all__ = ['refine_grid', 'refine_batches', 'Samples', 'sample_ncml']
 
 # %% ../nbs/09b_two_part.ipynb #7c820beb
-import math
 import time
 from typing import NamedTuple
 import torch
