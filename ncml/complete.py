@@ -167,7 +167,7 @@ def complete(
         return torch.where(held.known, x0[s], _descend(held, sde, xt[s], ts, yb, solver, gens[s], n_resample, jump, after_step))
     with evaluating(model): return _batches(refined, xt, model.n_bits, bs, progress)
 
-# %% ../nbs/09c_complete.ipynb #2e2c76f8
+# %% ../nbs/09c_complete.ipynb #d92a2474
 @torch.no_grad()
 def conditional_bpd(
     model, # With `dist(x, t, y)`
@@ -194,7 +194,7 @@ def conditional_bpd(
         out.append(lp.flatten(1).cpu().double())
     return -(torch.cat(out)*unknown).sum(1)/(unknown.sum(1).double()*u.shape[1]*math.log(2))
 
-# %% ../nbs/09c_complete.ipynb #df271cd8
+# %% ../nbs/09c_complete.ipynb #6e8f88dc
 def energy_score(
     draws:Tensor, # (k,n,c,h,w) levels: k >= 2 completions of each image
     u:Tensor, # (n,c,h,w) levels: the true images
@@ -207,7 +207,7 @@ def energy_score(
     apart = torch.stack([(v[i]-v[j]).norm(dim=1) for i in range(k) for j in range(i)]).mean(0)
     return (v-x).norm(dim=2).mean(0) - apart/2
 
-# %% ../nbs/09c_complete.ipynb #d4534702
+# %% ../nbs/09c_complete.ipynb #24381c9e
 def _mean_se(v): return dict(mean=v.mean().item(), se=(v.std()/len(v)**.5).item())
 
 def _row(run, judges, u, known, levels, n_resample, n_steps, n_draws, seed):
