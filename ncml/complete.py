@@ -118,6 +118,17 @@ def _descend(held, sde, x, ts, y, solver, generator, n_resample, jump, after_ste
     return tweedie(held, sde, x, ts[-1].item(), y)
 
 # %% ../nbs/09c_complete.ipynb #3a59e19f
+def _batches(refined, xt, n_bits, bs, progress):
+    "`refined(s)` for each batch `s` of `xt`, rounded; an error carries the `finished` batches"
+    out,starts = [],range(0, len(xt), bs)
+    for s in (slice(i, i+bs) for i in (progress_bar(starts, leave=False) if progress else starts)):
+        try:
+            with names_bs(len(xt[s])): out.append(to_levels(refined(s), n_bits))
+        except FloatingPointError as e:
+            e.finished = torch.cat(out) if out else to_levels(xt[:0], n_bits)
+            raise
+    return torch.cat(out)
+
 def complete(
     model, # `log_prob` and `dist`, and `n_bits` of the images
     u:Tensor, # (n,c,h,w) integer levels; those of unknown pixels do not matter
@@ -151,18 +162,12 @@ def complete(
     if not len(ts): return to_levels(draw(given=x0), model.n_bits)
     z,guided = draw_noise(x0, gens),model if guidance==1 else Guided(model, guidance)
     xt = draw(given=sde.perturb(x0, t, z), **(dict(prefix=False) if _gap(known) else {}))
-    out,starts = [],range(0, len(u), bs)
-    for s in (slice(i, i+bs) for i in (progress_bar(starts, leave=False) if progress else starts)):
-        yb,held = None if y is None else y[s].to(like.device),_Held(guided, sde, x0[s], z[s], known[s,None])
-        try:
-            with evaluating(model), names_bs(len(xt[s])): x = _descend(held, sde, xt[s], ts, yb, solver, gens[s], n_resample, jump, after_step)
-        except FloatingPointError as e:
-            e.finished = torch.cat(out) if out else to_levels(xt[:0], model.n_bits)
-            raise
-        out.append(to_levels(torch.where(held.known, x0[s], x), model.n_bits))
-    return torch.cat(out)
+    def refined(s):
+        held,yb = _Held(guided, sde, x0[s], z[s], known[s,None]),None if y is None else y[s].to(like.device)
+        return torch.where(held.known, x0[s], _descend(held, sde, xt[s], ts, yb, solver, gens[s], n_resample, jump, after_step))
+    with evaluating(model): return _batches(refined, xt, model.n_bits, bs, progress)
 
-# %% ../nbs/09c_complete.ipynb #105ba6b4
+# %% ../nbs/09c_complete.ipynb #d92a2474
 @torch.no_grad()
 def conditional_bpd(
     model, # With `dist(x, t, y)`
@@ -189,7 +194,7 @@ def conditional_bpd(
         out.append(lp.flatten(1).cpu().double())
     return -(torch.cat(out)*unknown).sum(1)/(unknown.sum(1).double()*u.shape[1]*math.log(2))
 
-# %% ../nbs/09c_complete.ipynb #3560c008
+# %% ../nbs/09c_complete.ipynb #6e8f88dc
 def energy_score(
     draws:Tensor, # (k,n,c,h,w) levels: k >= 2 completions of each image
     u:Tensor, # (n,c,h,w) levels: the true images
@@ -202,7 +207,7 @@ def energy_score(
     apart = torch.stack([(v[i]-v[j]).norm(dim=1) for i in range(k) for j in range(i)]).mean(0)
     return (v-x).norm(dim=2).mean(0) - apart/2
 
-# %% ../nbs/09c_complete.ipynb #6e8f88dc
+# %% ../nbs/09c_complete.ipynb #24381c9e
 def _mean_se(v): return dict(mean=v.mean().item(), se=(v.std()/len(v)**.5).item())
 
 def _row(run, judges, u, known, levels, n_resample, n_steps, n_draws, seed):
