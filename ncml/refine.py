@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['time_grid', 't_floor', 'image_generators', 'draw_noise', 'reverse_drift', 'ode_drift', 'euler_maruyama', 'ode_heun',
-           'tweedie', 'refine']
+           'tweedie']
 
 # %% ../nbs/08_refine.ipynb #10a18a21
 import math
@@ -127,14 +127,17 @@ def _check_grid(ts, model, sde):
     return ts
 
 def _walk(model, sde, x, ts, progress):
-    "Yield `(i, t, t_next)` along the checked grid"
-    ts = _check_grid(ts, model, sde).to(x.device, torch.promote_types(x.dtype, torch.float32))
-    steps = [(i,*o) for i,o in enumerate(pairwise(ts))]
+    "Yield `(i, t, t_next)` along the checked grid, numbers in double precision"
+    steps = [(i,*o) for i,o in enumerate(pairwise(_check_grid(ts, model, sde).tolist()))]
     yield from progress_bar(steps) if progress and steps else steps
+
+def _at(f, t):
+    "`f(t)` of an SDE as a number, in double precision"
+    return f(torch.tensor(t, dtype=torch.float64)).item()
 
 def _after(after_step, x, t):
     "The state to go on with"
-    new = None if after_step is None else after_step(x, t)
+    new = None if after_step is None else after_step(x, torch.tensor(t, dtype=x.dtype, device=x.device))
     return x if new is None else new
 
 # %% ../nbs/08_refine.ipynb #9377b4e7
@@ -152,7 +155,7 @@ def euler_maruyama(
     "Reverse SDE by Euler-Maruyama"
     for i,t,t_next in _walk(model, sde, x, ts, progress):
         h = t - t_next
-        x = x - h*reverse_drift(model, sde, x, t, y, i) + sde.diffusion(t)*h.sqrt()*draw_noise(x, generator)
+        x = x - h*reverse_drift(model, sde, x, t, y, i) + _at(sde.diffusion, t)*math.sqrt(h)*draw_noise(x, generator)
         x = _after(after_step, x, t_next)
     return x
 
@@ -189,18 +192,3 @@ def tweedie(
     t = as_time(t, x, sde.t_end)
     m,s = expand_to(sde.mean_coef(t), x),expand_to(sde.std(t), x)
     return (x + s**2*_score(model, x, t, y, None))/m
-
-# %% ../nbs/08_refine.ipynb #43116db5
-def refine(
-    model:nn.Module, # `log_prob(x, t, y)` in nats
-    sde:SDE,
-    x:Tensor, # `(n,...)`, drawn at `ts[0]`
-    ts:Tensor, # decreasing times, as from `time_grid`; a single one means Tweedie alone
-    y:Tensor|None=None, # labels `(n,)`
-    solver=ode_heun, # `euler_maruyama`, `ode_heun`, or any function with their signature
-    **kwargs # for `solver`: `generator`, `progress`, `after_step`
-)->Tensor: # clean images like `x`, neither clamped nor rounded
-    "Run `solver` along `ts`, then `tweedie` from `ts[-1]` if that is not 0 yet"
-    x = solver(model, sde, x, ts, y, **kwargs)
-    t = torch.as_tensor(ts)[-1].item()
-    return tweedie(model, sde, x, t, y) if t>0 else x
