@@ -449,11 +449,11 @@ def cuda_graph(f):
 # %% ../nbs/09a_cached.ipynb #60afb3dd
 class _Draw:
     "Draw batches of one size, row by row"
-    def __init__(self, model, n, h, w, capture):
+    def __init__(self, model, n, h, w, temperature, capture):
         self.cache,self.capture,self.replays = PixelCache(model, n, h, w, static=capture is not None),capture,{}
         like,c = model.out.weight.detach(),model.n_channels
         self.noise,self.given = like.new_empty(w, n, model.noise_channels),like.new_empty(n, c, w)
-        self.draw = PixelDraw(c, model.n_bits, model.head=='discretized', like)
+        self.draw = PixelDraw(c, model.n_bits, model.head=='discretized', like, temperature)
         self.known,self.some_clean = torch.empty(n, 1, w, dtype=torch.bool, device=like.device),torch.empty(n, dtype=torch.bool, device=like.device)
 
     def calls(self, n_active, keep, clean):
@@ -519,7 +519,9 @@ def sample_cached(
     noise:Tensor|None=None, # (n, noise_channels, h, w) in [0,1), as `dist(…).noise()` gives
     generators:list|None=None, # One for each image where `noise` is not given; default `image_generators(0, n)`
     given:Tensor|None=None, # (n,c,h,w) images to complete, noised to `t`
-    known:Tensor|None=None, # (h,w) or (n,h,w) bool: the pixels of `given` to keep, a raster prefix
+    known:Tensor|None=None, # (h,w) or (n,h,w) bool: the pixels of `given` to keep
+    prefix:bool=True, # Refuse a `known` that is no raster prefix? Else its later pixels are not seen by those before them
+    temperature:float=1., # > 0: divides the logits of the mixtures' weights, multiplies their scales
     bs:int=64, # Images at a time: bounds the memory
     progress:bool=False, # Show a bar over rows?
     capture='auto', # `cuda_graph` on a GPU, or `None` for none
@@ -528,12 +530,12 @@ def sample_cached(
     reason = why_not_cached(model)
     if reason: raise ValueError(f"model: sample_cached cannot cache this one: {reason}; sample_jacobi draws the same images from any density with dist(x, t, y)")
     if capture=='auto': capture = cuda_graph if model.out.weight.is_cuda else None
-    size,drawn = min(bs, shape[0]),[]
+    drawn = []
     @torch.inference_mode() # cheaper calls
     def draw(x, t, y, *args):
         model._check(x, t, y)
         here = torch.cuda.device(x.device) if x.is_cuda else contextlib.nullcontext()
         with here:
-            if not drawn: drawn.append(_Draw(model, size, *x.shape[2:], capture))
+            if not drawn: drawn.append(_Draw(model, len(x), *x.shape[2:], temperature, capture))
             return drawn[0](x, t, y, *args)
-    return in_batches(draw, shape[2] if len(shape)==4 else 1, model, shape, t, y, noise, generators, given, known, bs, progress)
+    return in_batches(draw, True, model, shape, t, y, noise, generators, given, known, prefix, temperature, bs, progress)

@@ -9,6 +9,7 @@ __all__ = ['log_sigmoid_diff', 'n_params', 'uniform_params', 'split_noise', 'Pix
 # %% ../nbs/02_logistic.ipynb #d1875377
 import math
 from functools import cached_property
+from numbers import Real
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -95,6 +96,10 @@ def _shifted(c, mean, coeffs, x):
     return mean
 
 # %% ../nbs/02_logistic.ipynb #49999960
+def _check_temperature(temperature):
+    if not isinstance(temperature, Real) or isinstance(temperature, bool) or not 0<temperature<math.inf:
+        raise ValueError(f"temperature: need a finite number > 0, got {temperature!r}")
+
 class PixelDraw:
     "Draws pixels from their mixtures, in few calls to torch"
     def __init__(self,
@@ -102,9 +107,12 @@ class PixelDraw:
         n_bits:int,
         discretized:bool, # Levels at t = 0 and their cells elsewhere, or continuous?
         like:Tensor, # Of the parameters' type and device
+        temperature:float=1., # > 0; divides the weights' logits and multiplies the scales
     ):
+        _check_temperature(temperature)
         self.n_channels,self.n_bits,self.delta,self.discretized = n_channels,n_bits,level_width(n_bits),discretized
         self.one,self.two,self.top,self.half = (like.new_full((), o) for o in (1, 2, 2**n_bits-1, (2**n_bits-1)/2)) # of a bare number torch makes a tensor at each call
+        self.temperature = None if temperature==1 else like.new_full((), max(temperature, torch.finfo(like.dtype).tiny))
 
     def __call__(self,
         params:Tensor, # (n,n_params)
@@ -113,7 +121,9 @@ class PixelDraw:
     )->Tensor: # (n,c)
         n_one = n_params(self.n_channels, 1)
         params = params.view(len(params), n_one, -1) # (n,k,m)
-        m = torch.searchsorted(params[:,0].softmax(1).cumsum(1), pick).clamp_(max=params.shape[2]-1)
+        logits = params[:,0]
+        if self.temperature is not None: logits,z = (logits-logits.amax(1, keepdim=True))/self.temperature,z*self.temperature
+        m = torch.searchsorted(logits.softmax(1).cumsum(1), pick).clamp_(max=params.shape[2]-1)
         _,means,log_scales,coeffs = _split(params.gather(2, m.unsqueeze(1).expand(-1, n_one, -1)).squeeze(2), self.n_channels, 1) # of the picked component
         v = torch.addcmul(means, torch.add(log_scales.exp(), self.one, alpha=_min_scale(self.delta)), z)
         return (self._levels if self.discretized else self._values)(v, coeffs.tanh().unbind(1), clean, deq)
@@ -199,13 +209,14 @@ class _Mixture:
 
     def sample(self,
         noise:Tensor|None=None, # (n, noise_channels, h, w) in [0,1); drawn if `None`
+        temperature:float=1., # > 0; below 1 draws are more alike, see `PixelDraw`
     )->Tensor: # (n,c,h,w)
         "A draw of every pixel: a fixed function of the parameters and of `noise`"
         if noise is None: noise = self.noise()
         (n,_,h,w),c = self.params.shape,self.n_channels
         def pixels(o): return o.permute(0, 2, 3, 1).reshape(n*h*w, -1)
         clean = self.clean if isinstance(self.clean, bool) else self.clean.repeat_interleave(h*w)
-        draw = PixelDraw(c, self.n_bits, self.discretized, self.params)
+        draw = PixelDraw(c, self.n_bits, self.discretized, self.params, temperature)
         return draw(pixels(self.params), clean, *split_noise(pixels(noise.to(self.params.dtype)), c)).view(n, h, w, c).permute(0, 3, 1, 2).contiguous()
 
 # %% ../nbs/02_logistic.ipynb #489b76f9

@@ -79,7 +79,7 @@ def _score(model, x, t, y, step):
     bad = ~s.isfinite().flatten(1).all(1)
     if not bad.any(): return s
     where = '' if step is None else f'step {step}, '
-    err = FloatingPointError(f"the score is not finite at {where}t={t.max().item():.6g} for {bad.sum().item()} of {len(x)} images, "
+    err = FloatingPointError(f"the score is not finite at {where}t={torch.as_tensor(t).max().item():.6g} for {bad.sum().item()} of {len(x)} images, "
                              f"the first is image {bad.nonzero()[0].item()}")
     err.x = x
     raise err

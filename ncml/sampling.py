@@ -7,29 +7,36 @@ __all__ = ['as_classes', 'names_bs', 'in_batches', 'sample_ar', 'sample_jacobi']
 
 # %% ../nbs/09_sampling.ipynb #10c3e8e5
 from contextlib import contextmanager
+import inspect
+from numbers import Integral
 import torch
 from torch import Tensor
 from fastprogress.fastprogress import progress_bar
 from .likelihood import evaluating
+from .logistic import _check_temperature
 from .sde import as_time
 from .refine import image_generators
 
 # %% ../nbs/09_sampling.ipynb #9f41b6c9
-def _check_known(known, given, shape):
-    "Which pixels of (n,c,h,w) are known, (n,h,w) bool; refuses what is no raster prefix"
+def _check_tensor(name, o, what):
+    if o is not None and not torch.is_tensor(o): raise ValueError(f"{name}: need {what}, a tensor, got {type(o).__name__}")
+
+def _check_known(known, given, shape, prefix):
+    "Which pixels of (n,c,h,w) are known, (n,h,w) bool; with `prefix` refuses what is no raster prefix"
     n,c,h,w = shape
+    for k,o,what in (('given', given, f'images {shape}'), ('known', known, f'bool of shape {(h,w)} or {(n,h,w)}')): _check_tensor(k, o, what)
     if known is None and given is None: return torch.zeros(n, h, w, dtype=torch.bool)
     if known is None or given is None: raise ValueError("given, known: need both or neither: images, and which of their pixels to keep")
-    if given.shape!=shape: raise ValueError(f"given: need images {tuple(shape)}, got {tuple(given.shape)}")
+    if given.shape!=shape: raise ValueError(f"given: need images {shape}, got {tuple(given.shape)}")
     if not given.is_floating_point(): raise ValueError(f"given: need floats, in [-1,1] where t = 0, got {given.dtype}; levels go through to_unit(u, n_bits)")
     if known.dtype!=torch.bool or known.shape not in ((h,w), (n,h,w)):
         raise ValueError(f"known: need bool of shape {(h,w)} or {(n,h,w)}, got {known.dtype} of shape {tuple(known.shape)}")
     k = known.expand(n, h, w).flatten(1)
-    late = (k[:,1:] & ~k[:,:-1]).nonzero() # known, but the pixel before is not
-    if len(late):
-        i,j = late[0].tolist()
+    late = k[:,1:] & ~k[:,:-1] # known, but the pixel before is not
+    if prefix and late.any():
+        i,j = late.nonzero()[0].tolist()
         raise ValueError(f"known: need a raster prefix, the first pixels row by row, since a pixel is drawn from those before it; "
-                         f"in image {i} pixel {divmod(j+1, w)} is known and the one before it is not")
+                         f"in image {i} pixel {divmod(j+1, w)} is known and the one before it is not. With prefix=False it is not seen by those before it")
     known = known.expand(n, h, w)
     if not given[known[:,None].expand(shape)].isfinite().all(): raise ValueError("given: need finite numbers where known, got some that are not")
     return known
@@ -40,15 +47,24 @@ def _noise(model, x, t, y, generators):
     k = getattr(model, 'noise_channels', None) or model.dist(x[:1], t[:1], None if y is None else y[:1]).noise_channels
     return torch.stack([torch.rand(k, *x.shape[-2:], generator=g, dtype=x.dtype) for g in generators]).to(x.device)
 
+def _tensor(name, o, what):
+    try: return torch.as_tensor(o)
+    except (TypeError, ValueError, RuntimeError) as e: raise ValueError(f"{name}: need {what}, got {o!r:.60}") from e
+
 def _check_start(model, shape, t, noise, generators, bs):
-    if len(shape)!=4 or min(shape)<1: raise ValueError(f"shape: need (n,c,h,w), each at least 1, got {tuple(shape)}")
-    if bs<1: raise ValueError(f"bs: need at least 1 image, got {bs}")
+    if not (isinstance(shape, (tuple,list)) and len(shape)==4 and all(isinstance(o, Integral) and o>0 for o in shape)):
+        raise ValueError(f"shape: need (n,c,h,w), whole numbers of at least 1, got {shape!r:.60}")
+    if not isinstance(bs, Integral) or bs<1: raise ValueError(f"bs: need at least 1 image, a whole number, got {bs!r:.60}")
+    _check_tensor('noise', noise, f'uniform numbers of shape ({shape[0]}, noise_channels, {shape[2]}, {shape[3]})')
     if noise is not None and (noise.ndim!=4 or (len(noise),*noise.shape[2:])!=(shape[0],*shape[2:])):
         raise ValueError(f"noise: need ({shape[0]}, noise_channels, {shape[2]}, {shape[3]}), got {tuple(noise.shape)}")
     k,t_max = getattr(model, 'noise_channels', None),getattr(model, 't_max', None)
     if noise is not None and k and noise.shape[1]!=k: raise ValueError(f"noise: need {k} channels, got {noise.shape[1]}")
     if noise is not None and not ((noise>=0) & (noise<=1)).all(): raise ValueError(f"noise: need uniform numbers in [0,1), got {noise.min():g} to {noise.max():g}")
-    if t_max and not (0<=torch.as_tensor(t)).logical_and(torch.as_tensor(t)<=t_max*(1+1e-5)).all(): raise ValueError(f"t: need times in [0, t_max={t_max:g}], got {t}")
+    t = _tensor('t', t, 'a time, or one for each image')
+    if t_max and not ((t>=0) & (t<=t_max*(1+1e-5))).all(): raise ValueError(f"t: need times in [0, t_max={t_max:g}], got {t.tolist()}")
+    if generators is not None and not (isinstance(generators, (tuple,list)) and all(isinstance(g, torch.Generator) for g in generators)):
+        raise ValueError(f"generators: need a list of torch.Generator, one for each of {shape[0]} images, got {generators!r:.60}")
     if generators is not None and len(generators)!=shape[0]: raise ValueError(f"generators: need one for each of {shape[0]} images, got {len(generators)}")
 
 # %% ../nbs/09_sampling.ipynb #b950ac5b
@@ -58,12 +74,31 @@ def as_classes(
     n:int, # Images
 )->Tensor: # (n,) integers
     "Classes for `n` images, checked"
-    y = torch.as_tensor(y)
+    y = _tensor('y', y, f'a class, or one for each of the {n} images')
     y,n_classes = y.expand(n) if y.ndim==0 else y,getattr(model, 'n_classes', None)
     if y.shape!=(n,): raise ValueError(f"y: need a class, or one for each of the {n} images, got shape {tuple(y.shape)}")
     if y.is_floating_point() or y.dtype==torch.bool: raise ValueError(f"y: need whole numbers, got {y.dtype}")
     if n_classes and not ((y>=0) & (y<=n_classes)).all(): raise ValueError(f"y: need classes 0 to {n_classes-1}, or {n_classes} for none, got {y.min()} to {y.max()}")
     return y.long()
+
+# %% ../nbs/09_sampling.ipynb #edd5f05e
+def _level_bits(model, x, t, y):
+    "Bits of the levels that `model` gives clean images, or `None` if it knows no levels; a pass tells, if the model does not"
+    if getattr(model, 'head', None) in ('discretized', 'continuous'): return model.n_bits if model.head=='discretized' else None
+    d = model.dist(x[:1], t[:1], None if y is None else y[:1])
+    return d.n_bits if getattr(d, 'discretized', False) else None
+
+def _check_levels(model, x, t, y, known):
+    "Known pixels of clean images must be levels, up to rounding in float32"
+    at = known & (t==0)[:,None,None]
+    n_bits = _level_bits(model, x, t, y) if at.any() else None
+    if n_bits is None: return
+    top = 2**n_bits-1
+    u = (x+1)*(top/2)
+    off = ((u-u.round().clamp(0, top)).abs() > 1e-4 + 2*torch.finfo(torch.float32).eps*top) & at[:,None]
+    if not off.any(): return
+    i,c,r,j = off.nonzero()[0].tolist()
+    raise ValueError(f"given: need levels of {n_bits} bits, as to_unit(u, {n_bits}) gives, where known and t = 0, got {x[i,c,r,j]:g} in image {i} at pixel {(r, j)}")
 
 # %% ../nbs/09_sampling.ipynb #79e659c5
 @contextmanager
@@ -79,22 +114,25 @@ def names_bs(
 # %% ../nbs/09_sampling.ipynb #db33122d
 @torch.no_grad()
 def in_batches(
-    draw, # A batch's draw: (x, t, y, noise, known, ticks) -> x; `ticks` is an iterator, to be moved once a row
-    n_ticks:int, # How often a batch's `draw` moves it
-    model, shape, t, y, noise, generators, given, known, bs, progress, # As `sample_ar` takes them
+    draw, # A batch's draw: (x, t, y, noise, known, ticks) -> x; `ticks` is an iterator
+    by_row:bool, # Does `draw` move it once a row, or once?
+    model, shape, t, y, noise, generators, given, known, prefix, temperature, bs, progress, # As `sample_ar` takes them
 )->Tensor: # (n,c,h,w)
     "What all samplers share: checks, devices, the noise, batches, a bar; `RuntimeError` where a batch does not fit a GPU's memory"
     _check_start(model, shape, t, noise, generators, bs)
+    _check_temperature(temperature)
+    shape = tuple(shape)
     n,p = shape[0],next(model.parameters(), torch.zeros(()))
     if p.dtype not in (torch.float32, torch.float64): raise ValueError(f"model: need weights in float32 or float64, got {p.dtype}")
-    known = _check_known(known, given, shape).to(p.device)
+    known = _check_known(known, given, shape, prefix).to(p.device)
     x = torch.zeros(shape, dtype=p.dtype if p.dtype==torch.float64 else torch.float32, device=p.device)
     if given is not None: x = torch.where(known[:,None], given.to(x), x)
     t,y = as_time(t, x),y if y is None else as_classes(model, y, n).to(p.device)
     if noise is None and generators is None: generators = image_generators(0, n)
-    bar = range(-(-n//bs)*n_ticks)
+    bar = range(-(-n//bs)*(shape[2] if by_row else 1))
     ticks,out = iter(progress_bar(bar, leave=False) if progress else bar),[]
     with evaluating(model), torch.autocast(p.device.type, enabled=False):
+        _check_levels(model, x, t, y, known)
         for s in (slice(i, i+bs) for i in range(0, n, bs)):
             yb = None if y is None else y[s]
             with names_bs(len(x[s])):
@@ -106,6 +144,13 @@ def in_batches(
     if bad: raise FloatingPointError(f"model: drew numbers that are not finite in {len(bad)} of {n} images, the first is {bad[0]}; are its parameters finite?")
     return out
 
+# %% ../nbs/09_sampling.ipynb #d554f94a
+def _sample(dist, noise, temperature):
+    if temperature==1: return dist.sample(noise)
+    try: inspect.signature(dist.sample).bind(noise, temperature=temperature)
+    except TypeError as e: raise ValueError(f"temperature: need a dist(x, t, y) with sample(noise, temperature) for any but 1, and that of {type(dist).__name__} takes none") from e
+    return dist.sample(noise, temperature=temperature)
+
 # %% ../nbs/09_sampling.ipynb #870d3936
 def sample_ar(
     model, # Anything with `dist(x, t, y)`
@@ -115,7 +160,9 @@ def sample_ar(
     noise:Tensor|None=None, # (n, noise_channels, h, w) in [0,1), as `dist(…).noise()` gives
     generators:list|None=None, # One for each image where `noise` is not given; default `image_generators(0, n)`
     given:Tensor|None=None, # (n,c,h,w) images to complete, noised to `t`
-    known:Tensor|None=None, # (h,w) or (n,h,w) bool: the pixels of `given` to keep, a raster prefix
+    known:Tensor|None=None, # (h,w) or (n,h,w) bool: the pixels of `given` to keep
+    prefix:bool=True, # Refuse a `known` that is no raster prefix? Else its later pixels are not seen by those before them
+    temperature:float=1., # > 0: divides the logits of the mixtures' weights, multiplies their scales
     bs:int=64, # Images at a time: bounds the memory
     progress:bool=False, # Show a bar over rows?
 )->Tensor: # (n,c,h,w)
@@ -125,9 +172,9 @@ def sample_ar(
         for i,_ in zip(range(h), ticks, strict=False):
             for j in range(w):
                 if known[:,i,j].all(): continue
-                x[...,i,j] = torch.where(known[:,i,j,None], x[...,i,j], model.dist(x, t, y).sample(noise)[...,i,j])
+                x[...,i,j] = torch.where(known[:,i,j,None], x[...,i,j], _sample(model.dist(x, t, y), noise, temperature)[...,i,j])
         return x
-    return in_batches(draw, shape[2] if len(shape)==4 else 1, model, shape, t, y, noise, generators, given, known, bs, progress)
+    return in_batches(draw, True, model, shape, t, y, noise, generators, given, known, prefix, temperature, bs, progress)
 
 # %% ../nbs/09_sampling.ipynb #1e9acfb2
 def sample_jacobi(
@@ -138,7 +185,9 @@ def sample_jacobi(
     noise:Tensor|None=None, # (n, noise_channels, h, w) in [0,1), as `dist(…).noise()` gives
     generators:list|None=None, # One for each image where `noise` is not given; default `image_generators(0, n)`
     given:Tensor|None=None, # (n,c,h,w) images to complete, noised to `t`
-    known:Tensor|None=None, # (h,w) or (n,h,w) bool: the pixels of `given` to keep, a raster prefix
+    known:Tensor|None=None, # (h,w) or (n,h,w) bool: the pixels of `given` to keep
+    prefix:bool=True, # Refuse a `known` that is no raster prefix? Else its later pixels are not seen by those before them
+    temperature:float=1., # > 0: divides the logits of the mixtures' weights, multiplies their scales
     bs:int=64, # Images at a time: bounds the memory
     progress:bool=False, # Show a bar over batches?
     return_nfe:bool=False, # Also give the passes that each image took?
@@ -148,7 +197,7 @@ def sample_jacobi(
     def draw(x, t, y, noise, known, ticks):
         active,nfe = torch.arange(len(x), device=x.device),torch.zeros(len(x), dtype=torch.long, device=x.device)
         while len(active):
-            new = model.dist(x[active], t[active], None if y is None else y[active]).sample(noise[active])
+            new = _sample(model.dist(x[active], t[active], None if y is None else y[active]), noise[active], temperature)
             new = torch.where(known[active,None], x[active], new)
             nfe[active] += 1
             moved = ((new!=x[active]) & ~(new.isnan() & x[active].isnan())).flatten(1).any(1) & (nfe[active]<=known[0].numel())
@@ -156,5 +205,5 @@ def sample_jacobi(
         nfes.append(nfe)
         next(ticks)
         return x
-    x = in_batches(draw, 1, model, shape, t, y, noise, generators, given, known, bs, progress)
+    x = in_batches(draw, False, model, shape, t, y, noise, generators, given, known, prefix, temperature, bs, progress)
     return (x,torch.cat(nfes)) if return_nfe else x
