@@ -34,9 +34,12 @@ class _Row:
     def __init__(self, n, w, c, like):
         self.mem = like.new_zeros(n, w+1, c)
         self.image = self.mem.permute(0, 2, 1).unsqueeze(2) # (n,c,1,w+1)
-        self.at = self.mem[:,1:].unbind(1) # w times (n,c)
+        self.at = *self.mem[:,1:].unbind(1),self.mem[:,1:] # w times (n,c), and the row (n,w,c)
         self.pair = [self.mem.as_strided((n, 2*c), ((w+1)*c, 1), j*c) for j in range(w)] # the left pixel and the own one, without a copy
-        self.halves = [(*o.split(c//2, 1),o,like.new_ones(())) for o in self.at]
+        self.pair.append(self.mem.as_strided((n, w, 2*c), ((w+1)*c, c, 1)))
+        self.halves = [(*o.split(c//2, -1),o,like.new_ones(())) for o in self.at]
+
+def _addmm(b, x, w, out): return torch.addmm(b, x, w, out=out) if x.ndim==2 else torch.add(b, x@w, out=out) # pixels, or rows
 
 # %% ../nbs/09a_cached.ipynb #b286cbc7
 def _concat_elu_(pos, neg, both, one): # `one`: of a number torch would make a tensor at each call
@@ -88,10 +91,10 @@ class _HResnet:
         self.above_in,self.above_out = _kernel(w_in[:,:,:1]),_kernel(w_out[:,:,:1])
         self.own_in,self.own_out = _matrix(w_in[:,:,1:]),_matrix(w_out[:,:,1:])
         self.w_u,self.w_skip = _kernel(side[:,:c]),_matrix(side[:,c:]) if skip else None
-        self.cond,self.gate = inp.mem.new_zeros(n, 1, c//2),inp.mem.new_zeros(n, c)
-        self.a,self.b = self.gate.chunk(2, 1)
+        self.cond,gates = inp.mem.new_zeros(n, 1, c//2),[inp.mem.new_zeros(n, c)]*w + [inp.mem.new_zeros(n, w, c)]
+        self.gates = [(o,*o.chunk(2, -1)) for o in gates]
         self.row_in,self.row_out = inp.mem.new_zeros(n, w, c//2),inp.mem.new_zeros(n, w, c)
-        self.bias_in,self.bias_out = self.row_in.unbind(1),self.row_out.unbind(1)
+        self.bias_in,self.bias_out = ((*o.unbind(1),o) for o in (self.row_in, self.row_out))
 
     def begin(self, emb):
         self.mid.mem.zero_()
@@ -102,12 +105,12 @@ class _HResnet:
         self.row_out.copy_(_conv(self.mid.image, self.above_out, self.m.conv_out.bias))
 
     def pixel(self, j, x): # (n,c), in place
-        h = self.mid.halves[j][0]
-        torch.addmm(self.bias_in[j], self.inp.pair[j], self.own_in, out=h)
-        if self.skip: h.addmm_(self.skip.at[j], self.w_skip)
+        h,(gate,a,b) = self.mid.halves[j][0],self.gates[j]
+        _addmm(self.bias_in[j], self.inp.pair[j], self.own_in, h)
+        if self.skip: _addmm(h, self.skip.at[j], self.w_skip, h)
         _concat_elu_(*self.mid.halves[j])
-        torch.addmm(self.bias_out[j], self.mid.pair[j], self.own_out, out=self.gate)
-        x.addcmul_(self.a, self.b.sigmoid_())
+        _addmm(self.bias_out[j], self.mid.pair[j], self.own_out, gate)
+        x.addcmul_(a, b.sigmoid_())
 
 # %% ../nbs/09a_cached.ipynb #f7668ace
 class _Line:
@@ -163,6 +166,7 @@ class _Columns:
 # %% ../nbs/09a_cached.ipynb #6158869c
 class _VAttention:
     "An `AxialAttention` of the vertical stream"
+    causal = False
     def __init__(self, m, height, n, w, h, like):
         self.line,self.turns,self.col = _Line(m.row),_turns(m.row, w, like),_Columns(m.col, height, n, w, h, like, m.skip_scale)
         self.row_qkv = like.new_zeros(n, w, 3*m.row.out.in_features)
@@ -171,7 +175,7 @@ class _VAttention:
         n,w,f = x.shape
         self.line.qkv(x.reshape(n*w, f), self.row_qkv.view(n*w, -1))
         _as_complex(self.row_qkv).mul_(self.turns)
-        a = F.scaled_dot_product_attention(*self.line.heads(self.row_qkv)).transpose(1, 2).reshape(n*w, f)
+        a = F.scaled_dot_product_attention(*self.line.heads(self.row_qkv), is_causal=self.causal).transpose(1, 2).reshape(n*w, f)
         y,col = self.line.add(x.reshape(n*w, f), a),self.col
         col.own.copy_(col.line.qkv(y, self.row_qkv.view(n*w, -1)).view(n, w, -1))
         _as_complex(col.own).mul_(col.height.turn)
@@ -179,12 +183,13 @@ class _VAttention:
         x.copy_(col.line.add(y, col.attend(q[:,:,:1], k, v)).view(n, w, f))
 
 # %% ../nbs/09a_cached.ipynb #a1f0f937
-class _HAttention:
+class _HAttention(_VAttention):
     "An `AxialAttention` of the horizontal stream"
+    causal = True
     def __init__(self, m, height, n, w, h, like):
-        self.line,self.turns,self.col = _Line(m.row),_turns(m.row, w, like).unbind(0),_Columns(m.col, height, n, w, h, like, m.skip_scale)
-        mem = like.new_zeros(n, w, 3*m.row.out.in_features)
-        self.row = mem.unbind(1),[_as_complex(o) for o in mem.unbind(1)],[self._one(mem[:,:j+1], self.line, j) for j in range(w)]
+        super().__init__(m, height, n, w, h, like)
+        mem,self.turn = self.row_qkv,self.turns.unbind(0)
+        self.at = mem.unbind(1),[_as_complex(o) for o in mem.unbind(1)],[self._one(mem[:,:j+1], self.line, j) for j in range(w)]
         own = self.col.own.unbind(1)
         self.column = own,[_as_complex(o) for o in own],[self._one(o, self.col.line, 0) for o in self.col.mem.unbind(1)]
 
@@ -193,9 +198,10 @@ class _HAttention:
         return q[:,:,i:i+1],k,v
 
     def pixel(self, j, x): # (n,f), in place
-        own,turned,qkv = (o[j] for o in self.row)
+        if j<0: return self.row(x)
+        own,turned,qkv = (o[j] for o in self.at)
         self.line.qkv(x, own)
-        turned.mul_(self.turns[j])
+        turned.mul_(self.turn[j])
         y = self.line.add(x, F.scaled_dot_product_attention(*qkv).flatten(1))
         own,turned,qkv = (o[j] for o in self.column)
         self.col.line.qkv(y, own)
@@ -245,22 +251,25 @@ class _Halve:
 
     def row(self, out): # (n,w,f)
         out.copy_(_conv(self.u.both, self.w_u, self.m[0].bias, stride=(1, 2)))
-        self.from_above = _conv(self.ul.image, self.above, self.m[1].bias, stride=(1, 2)).unbind(1)
+        above = _conv(self.ul.image, self.above, self.m[1].bias, stride=(1, 2))
+        self.from_above = *above.unbind(1),above
 
-    def pixel(self, j, out): torch.addmm(self.from_above[j], self.ul.pair[2*j], self.own, out=out)
+    def pixel(self, j, out): _addmm(self.from_above[j], self.ul.pair[-1][:,::2] if j<0 else self.ul.pair[2*j], self.own, out)
 
 class _Double:
     "From a scale to the next finer one, of width `w`"
     def __init__(self, pair, n, w, f, like):
         self.m,self.w_u = pair,_weight(pair[0], 1)
         self.own,self.bias = _weight(pair[1], 1).permute(0, 2, 3, 1).flatten(1).contiguous(),pair[1].bias.detach().repeat(4)
-        self.u,self.blocks = like.new_zeros(n, 2, w, f),like.new_zeros(w//2, n, 4*f).unbind(0)
+        self.u,blocks = like.new_zeros(n, 2, w, f),like.new_zeros(w//2, n, 4*f)
+        self.blocks = *blocks.unbind(0),blocks.transpose(0, 1)
         self.ul = [[self.blocks[j//2].split(f, 1)[2*i+j%2] for j in range(w)] for i in range(2)]
 
     def row(self, x): # (n,w/2,f)
         self.u.copy_(F.conv_transpose2d(x.transpose(1, 2).unsqueeze(2), self.w_u, self.m[0].bias, 2)[...,1:].permute(0, 2, 3, 1))
 
-    def pixel(self, j, x): torch.addmm(self.bias, x, self.own, out=self.blocks[j])
+    def pixel(self, j, x): _addmm(self.bias, x, self.own, self.blocks[j])
+    def at(self, i, j): return torch.stack(self.ul[i], 1) if j<0 else self.ul[i][j]
 
 # %% ../nbs/09a_cached.ipynb #2de5df12
 class _Up:
@@ -310,7 +319,7 @@ class _Down:
         return x
 
     def pixel(self, i, j):
-        x = self.double_.ul[i][j] if self.double_ else self.up.ul.at[j]
+        x = self.double_.at(i, j) if self.double_ else self.up.ul.at[j]
         if self.double_: _activate(x, self.first[1].halves[j])
         for o in self.blocks: o.pixel(j, x)
         return x
@@ -330,7 +339,7 @@ class _First:
         self.c,like = model.n_channels,model.out.weight.detach()
         self.mem = like.new_zeros(n, 3, w+2, self.c+2) # two rows above and this one: the image, ones inside the image, ones where there is a bias
         self.w_image,self.at = w_image,[o[:,:self.c] for o in self.mem[:,2,1:].unbind(1)]
-        self.left,self.above = self.mem[:,2].unbind(1),self.mem.permute(0, 3, 1, 2)
+        self.left,self.above = (*self.mem[:,2].unbind(1),self.mem[:,2,:-2]),self.mem.permute(0, 3, 1, 2)
         def weight(m): # with the bias as a further input channel, at the lowest row and the middle column
             w = F.pad(_weight(m), (0, 0, 0, 0, 0, 1))
             w[:,-1,-1,w.shape[-1]//2] = m.bias.detach()
@@ -346,9 +355,10 @@ class _First:
 
     def row(self, out): # (n,w,f)
         out.copy_(_conv(self.above[:,:,:2], self.w_u))
-        self.from_above = _conv(self.above[:,:,1:2], self.w_above).unbind(1)
+        above = _conv(self.above[:,:,1:2], self.w_above)
+        self.from_above = *above.unbind(1),above
 
-    def pixel(self, j, out): torch.addmm(self.from_above[j], self.left[j], self.w_left, out=out)
+    def pixel(self, j, out): _addmm(self.from_above[j], self.left[j], self.w_left, out)
     def keep(self): self.mem[:,:2].copy_(self.mem[:,1:].clone())
 
 # %% ../nbs/09a_cached.ipynb #5514a6f1
@@ -404,15 +414,15 @@ class PixelCache:
             if s: self.down[s-1].double_.row(x)
 
     @torch.no_grad()
-    def pixel(self, j:int, n_active:int)->Tensor: # (n,n_params)
-        "The mixture's parameters at column `j` of that row"
-        n = min(n_active, self.n_active(j))
+    def pixel(self, j:int, n_active:int)->Tensor|None: # (n,n_params)
+        "The mixture's parameters at column `j` of that row; -1 takes the whole row, written before, and gives none"
+        n = n_active if j<0 else min(n_active, self.n_active(j))
         self.first.pixel(j, self.up[0].ul.at[j])
         for s in range(n): self.up[s].pixel(j>>s)
         for s in reversed(range(n)):
             x = self.down[s].pixel(int(s==n_active-1), j>>s)
             if s: self.down[s-1].double_.pixel(j>>s, x)
-        return torch.addmm(self.b_out, self.last.halves[j][0], self.w_out) # elu of the last state
+        if j>=0: return torch.addmm(self.b_out, self.last.halves[j][0], self.w_out) # elu of the last state
 
     def write(self, j:int, v:Tensor): # (n,c)
         "The pixel at column `j`"
@@ -459,6 +469,9 @@ class _Draw:
     def calls(self, n_active, keep, clean):
         c = self.cache
         c.row(n_active)
+        if keep=='row':
+            for j,v in enumerate(self.given.unbind(2)): c.write(j, v)
+            return c.pixel(-1, n_active)
         noise = split_noise(self.noise.flatten(0, 1), c.model.n_channels)
         for j,parts in enumerate(zip(*(o.view(*self.noise.shape[:2], -1).unbind(0) for o in noise), strict=True)):
             v = self.draw(c.pixel(j, n_active), self.some_clean if clean is None else clean, *parts)
@@ -478,13 +491,13 @@ class _Draw:
             full = (o if o is None else torch.cat([o, o[-1:].expand(missing, *o.shape[1:])]) for o in (x, t, y, noise, known))
             return self(*full, ticks)[:-missing]
         c.begin(t, y)
-        keep,clean = known.any().item(),t==0
+        keep,clean = ['row' if o else known.any().item() for o in known.all(2).all(0).tolist()],t==0
         self.some_clean.copy_(clean)
         clean = True if clean.all() else None if clean.any() else False
         for r,_ in zip(range(c.h), ticks, strict=False):
             for a,b in ((self.noise, noise[:,:,r].permute(2, 0, 1)), (self.given, x[:,:,r]), (self.known, known[:,None,r])): a.copy_(b)
             c.start_row(r)
-            self.row(c.n_active(r), keep, clean)
+            self.row(c.n_active(r), keep[r], clean)
             x[:,:,r] = torch.stack(c.first.at[:c.w], -1)
             c.end_row(r)
         return x

@@ -28,10 +28,11 @@ from fastai.callback.training import GradientClip
 from fastai.torch_core import default_device, set_seed
 from .certify import certify, failures
 from .data import get_dls, image_dls, reduce_bits, save_grid, to_levels
+from .film import Film, save_animation
 from .learner import ncml_learner
 from .presets import preset, summary
-from .refine import euler_maruyama, ode_heun
 from .run import load_run, partial_folder, save_run
+from .solvers import solvers
 from .two_part import sample_ncml
 from .sanity import lsb_flip, plot_sanity, plus_minus_one, sanity_test
 
@@ -64,7 +65,7 @@ def _at_least(**kw):
         if v is not None and v<low: raise ValueError(f"{k}: need at least {low}, got {v}")
 
 # %% ../nbs/13_cli.ipynb #2772344a
-_solvers,_perturbations = dict(heun=ode_heun, em=euler_maruyama),dict(lsb_flip=lsb_flip, plus_minus_one=plus_minus_one)
+_perturbations = dict(lsb_flip=lsb_flip, plus_minus_one=plus_minus_one)
 
 def sample_rows(
     model, # With `log_prob`, `dist` and `n_bits`
@@ -78,8 +79,8 @@ def sample_rows(
     "Images at t = 0, at `t`, and refined from `t`, a row each"
     rows = [sample_ncml(model, sde, (n,*shape), 0., y, **kwargs)]
     if t>0:
-        refined,noisy = sample_ncml(model, sde, (n,*shape), t, y, return_noisy=True, **kwargs)
-        rows += [to_levels(noisy, model.n_bits),refined]
+        s = sample_ncml(model, sde, (n,*shape), t, y, details=True, **kwargs)
+        rows += [to_levels(s.noisy, model.n_bits),s.levels]
     return torch.cat([o.cpu() for o in rows])
 
 def sanity_table(model, u, y=None, n_bits=8, perturbations=tuple(_perturbations), pis=(0.,.5,1.), **kwargs)->pd.DataFrame:
@@ -265,34 +266,53 @@ def _save_levels(out, u, n_bits):
     "Levels as .npz, as `get_dls` reads them"
     np.savez_compressed(out, x=u.numpy().astype('uint8' if n_bits<=8 else 'uint16'), n_bits=n_bits)
 
+def _save_film(film, s, t, path, ncol):
+    "The way from the draws to the finished images"
+    film.add(s.noisy, t)
+    if t>0: film.add(s.levels.cpu(), 0.)
+    save_animation(film, film.n_bits, path, zoom=max(1, 48//s.levels.shape[-1]), ncol=ncol)
+
+def _labels(y, n, n_classes, run):
+    "Classes for `n` images as `ncml_sample` takes them, and images in a row"
+    if y is None: return None,8
+    if not n_classes: raise ValueError(f"y: {run} is not class-conditional, got {y}")
+    if y=='all': return torch.arange(n)%n_classes,min(n_classes, 16)
+    if not str(y).isdecimal() or int(y)>=n_classes: raise ValueError(f"y: need 'all' or a class below {n_classes}, got {y}")
+    return torch.full((n,), int(y)),8
+
 @call_parse
 @_one_line
 def ncml_sample(
     run:str, # A run folder
     n:int=16, # Images
     t:float=None, # Time at which they are drawn, default the run's largest; 0 for no refinement
-    y:int=None, # Class of all of them, for a class-conditional run
-    steps:int=10, # Steps of the solver
-    solver:str='heun', # 'heun' (probability-flow ODE) or 'em' (Euler-Maruyama, reverse SDE)
+    y:str=None, # Class of all of them, for a class-conditional run; 'all' for one class after the other
+    steps:int=10, # Steps of the solver; 0 for the last denoising step alone
+    solver:str='heun', # One of 'heun', 'dpm', 'adaptive' (probability-flow ODE), 'em', 'reverse_diffusion', 'pc', 'langevin' (with noise)
+    grid:str='quadratic', # Times are even in 't', 'quadratic', 'std' or 'log_std'
+    temperature:float=1., # Of the draw: below 1 likelier images
+    guidance:float=1., # Scale of the class in the refinement, more than 1 exaggerates it
     seed:int=0, # Of the images; together with an image's index fixes it
     bs:int=64, # Images at a time
     out:str=None, # Picture to write, default RUN/samples-SEED.png; an .npz file holds the levels
+    film:str=None, # Also write the refinement as an animation: .gif (grey), .webp or .png
     device:str=None, # 'cpu' or 'cuda', default whatever is there
 )->Path: # The file
     "Draw images from a run"
     _at_least(n=(n, 1), steps=(steps, 0), bs=(bs, 1))
-    solver,(model,sde,config) = _choice('solver', solver, _solvers),_load(run, device)
+    solver,(model,sde,config) = _choice('solver', solver, solvers),_load(run, device)
     out = _new_file(out or Path(run)/f'samples-{seed}.png', ('.png','.npz'))
-    if y is not None and not model.n_classes: raise ValueError(f"y: {run} is not class-conditional, got {y}")
-    if y is not None and not 0<=y<model.n_classes: raise ValueError(f"y: need a class below {model.n_classes}, got {y}")
+    if film: film,frames = _new_file(film, ('.gif','.webp','.png')),Film(model.n_bits)
+    y,ncol = _labels(y, n, model.n_classes, run)
     t_max = config['noise']['t_max'] if config['noise']['p_clean']<1 else 0.
     if t is None: t = t_max
     if not 0<=t<=t_max: raise ValueError(f"t: need a time from 0 to {t_max:g}, the largest that {run} was trained for, got {t}")
-    u = sample_ncml(model, sde, (n,*config['data']['shape']), t, None if y is None else torch.full((n,), y), n_steps=steps,
-        solver=solver, seed=seed, bs=bs, progress=sys.stdout.isatty()).cpu()
-    if out.suffix=='.npz': _save_levels(out, u, model.n_bits)
-    else: _save_images(u, model.n_bits, out)
-    print(out)
+    s = sample_ncml(model, sde, (n,*config['data']['shape']), t, y, steps, solver, grid, temperature, guidance,
+        seed=seed, bs=bs, progress=sys.stdout.isatty(), after_step=frames if film else None, details=True)
+    if out.suffix=='.npz': _save_levels(out, s.levels.cpu(), model.n_bits)
+    else: _save_images(s.levels.cpu(), model.n_bits, out, ncol=ncol)
+    if film: _save_film(frames, s, t, film, ncol)
+    print(f"{out}: drawn in {s.seconds['draw']:.1f} s, refined in {s.seconds['refine']:.1f} s by {s.nfe} evaluations of the score each")
     return out
 
 # %% ../nbs/13_cli.ipynb #258f6dc3
