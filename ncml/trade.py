@@ -9,6 +9,7 @@ __all__ = ['Draws', 'refined', 'Judge', 'quality_map', 'map_table', 'plot_map', 
 import hashlib
 import inspect
 import json
+import math
 import platform
 import shlex
 import sys
@@ -29,10 +30,11 @@ from .cli import _at_least, _device, _load, _numbers, _one_line, _test_set
 from .data import get_dls, to_levels, to_unit
 from .fid import _comparable, accuracy, compare_sets, fingerprint, get_features, train_features
 from .likelihood import bpd, evaluating
-from .refine import image_generators, t_floor, time_grid
-from .sampling import as_classes, names_bs, sample_jacobi
+from .refine import image_generators, t_floor
+from .sampling import as_classes, sample_jacobi
 from .sde import SDE
-from .solvers import CountNFE, get_solver, refine
+from .solvers import CountNFE, get_solver
+from .two_part import refine_batches, refine_grid
 
 # %% ../nbs/11b_trade.ipynb #2b761e5d
 class Draws:
@@ -63,19 +65,13 @@ def refined(
     solver='heun', # name or function
     n_steps:int=10, # 0: Tweedie's step alone
     grid:str='quadratic', # as in `time_grid`
-    **kwargs # for the solver
 )->tuple: # levels (n,c,h,w) on the CPU, evaluations of the score for an image, seconds of CPU time
     "Refine the draws, from the noise they were left with"
-    t_stop,model = t_floor(d.sde, d.model.n_bits),CountNFE(d.model)
-    ts = time_grid(d.t, n_steps, t_stop, grid, d.sde) if d.t>t_stop else torch.tensor([d.t])
+    ts,model = refine_grid(d.model, d.sde, d.t, n_steps, grid),CountNFE(d.model)
     for g,s in zip(d.gens, d.states, strict=True): g.set_state(s)
-    out,start = [],time.process_time()
-    for i in range(0, len(d.noisy), d.bs):
-        s = slice(i, i+d.bs)
-        with evaluating(d.model), names_bs(len(d.noisy[s])):
-            y = None if d.y is None else d.y[s].to(d.noisy.device)
-            out.append(to_levels(refine(model, d.sde, d.noisy[s], ts, y, solver, generator=d.gens[s], **kwargs), d.model.n_bits).cpu())
-    return torch.cat(out),model.nfe/len(out),time.process_time()-start
+    start = time.process_time()
+    u = refine_batches(model, d.sde, d.noisy, ts, d.y, get_solver(solver), d.gens, d.bs).cpu()
+    return u,model.nfe//math.ceil(len(u)/d.bs),time.process_time()-start
 
 # %% ../nbs/11b_trade.ipynb #0c085546
 class Judge:
@@ -176,9 +172,11 @@ def _mean_err(g, name): return {name:g[name].mean(), f'{name}_err':g[name].sem()
 
 def map_table(
     rows:list, # of `quality_map`
-)->pd.DataFrame: # a row for each start, solver and number of steps
+    seeds=None, # only these; all if not given
+)->pd.DataFrame: # a row for each model, start, solver and number of steps
     "Means over seeds, with standard errors"
-    o = pd.DataFrame([r for r in rows if r['distance'] is not None])
+    o = pd.DataFrame([r for r in rows if r['distance'] is not None and (seeds is None or r['seed'] in seeds)])
+    if not len(o): raise ValueError(f"rows: need some that did not fail, of seeds {seeds}, got none of {len(rows)}")
     o = o.assign(gain=o.distance-o.before, bits_gain=o.bpd-o.bpd_before, cost=o.refine_seconds/o.draw_seconds)
     names = ('before','distance','gain','bpd_before','bpd','bits_gain')
     def one(g): return pd.Series(dict(nfe=g.nfe.mean(), seeds=len(g)) | {k:v for n in names for k,v in _mean_err(g, n).items()} | dict(cost=g.cost.median()))
