@@ -12,7 +12,7 @@ import platform
 import shutil
 import sys
 import time
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from functools import wraps
 from importlib.metadata import version
 from pathlib import Path
@@ -263,10 +263,14 @@ def _load(run, device):
     if not {'data','noise'}<=r.config.keys(): raise ValueError(f"run: {run} was not made by ncml_train, its config.json does not tell data and noise")
     return r
 
+def _loaders(d, data, n_bits, **kwargs):
+    "Loaders of the images that `d` of a run's configuration tells of, or of `data`"
+    same = dict(size=d['size'], channels=d['channels']) if Path(data or d['source']).is_dir() else {}
+    return get_dls(data or d['source'], n_bits=n_bits, seed=d['seed'], root=d['root'], **same, **kwargs)
+
 def _images(run, model, d, data, n):
     "At most `n` test images of what `run` was trained with, or of `data`, and their labels if the model wants them"
-    same = dict(size=d['size'], channels=d['channels']) if Path(data or d['source']).is_dir() else {}
-    dls = get_dls(data or d['source'], n_bits=model.n_bits, seed=d['seed'], root=d['root'], **same)
+    dls = _loaders(d, data, model.n_bits)
     u,y,which = _test_set(dls, n, d['seed'])
     if u.shape[1]!=model.n_channels: raise ValueError(f"data: need images of {model.n_channels} channels, got shape {tuple(u.shape[1:])}")
     if model.n_classes and [str(o) for o in dls.train_ds.classes or []]!=d['classes']:
@@ -276,6 +280,22 @@ def _images(run, model, d, data, n):
 def _save_levels(out, u, n_bits):
     "Levels as .npz, as `get_dls` reads them"
     np.savez_compressed(out, x=u.numpy().astype('uint8' if n_bits<=8 else 'uint16'), n_bits=n_bits)
+
+@contextmanager
+def _finished(out, n_bits):
+    "Where the score fails, what is finished is kept, as levels"
+    try: yield
+    except FloatingPointError as e:
+        if len(u := getattr(e, 'finished', [])):
+            kept = out.with_suffix('.finished.npz')
+            _save_levels(kept, u.cpu(), n_bits)
+            e.args = (f"{e}, in {kept}",)
+        raise
+
+def _new_film(path, model):
+    if model.n_bits>8: raise ValueError(f"film: need images of at most 8 bits, got {model.n_bits}")
+    if model.n_channels not in (1,3): raise ValueError(f"film: need images of 1 or 3 channels, got {model.n_channels}")
+    return _new_file(path, ('.gif','.webp','.png') if model.n_channels==1 else ('.webp','.png')) # a GIF has 256 colours
 
 def _save_film(film, s, t, path, ncol):
     "The way from the draws to the finished images"
@@ -313,13 +333,14 @@ def ncml_sample(
     _at_least(n=(n, 1), steps=(steps, 0), bs=(bs, 1))
     solver,(model,sde,config) = _choice('solver', solver, solvers),_load(run, device)
     out = _new_file(out or Path(run)/f'samples-{seed}.png', ('.png','.npz'))
-    if film: film,frames = _new_file(film, ('.gif','.webp','.png')),Film(model.n_bits)
+    if film: film,frames = _new_film(film, model),Film(model.n_bits)
     y,ncol = _labels(y, n, model.n_classes, run)
     t_max = config['noise']['t_max'] if config['noise']['p_clean']<1 else 0.
     if t is None: t = t_max
     if not 0<=t<=t_max: raise ValueError(f"t: need a time from 0 to {t_max:g}, the largest that {run} was trained for, got {t}")
-    s = sample_ncml(model, sde, (n,*config['data']['shape']), t, y, steps, solver, grid, temperature, guidance,
-        seed=seed, bs=bs, progress=sys.stdout.isatty(), after_step=frames if film else None, details=True)
+    with _finished(out, model.n_bits):
+        s = sample_ncml(model, sde, (n,*config['data']['shape']), t, y, steps, solver, grid, temperature, guidance,
+            seed=seed, bs=bs, progress=sys.stdout.isatty(), after_step=frames if film else None, details=True)
     if out.suffix=='.npz': _save_levels(out, s.levels.cpu(), model.n_bits)
     else: _save_images(s.levels.cpu(), model.n_bits, out, ncol=ncol)
     if film: _save_film(frames, s, t, film, ncol)
@@ -363,7 +384,8 @@ def ncml_complete(
     known,t_max = _mask(rows, box, *u.shape[2:]),config['noise']['t_max'] if config['noise']['p_clean']<1 else 0.
     if t is None: t = t_max if box else 0.
     if not 0<=t<=t_max: raise ValueError(f"t: need a time from 0 to {t_max:g}, the largest that {run} was trained for, got {t}")
-    done = complete(model, u, known, sde, t, y, steps, solver, n_resample=rounds, seed=seed, bs=bs, progress=sys.stdout.isatty()).cpu()
+    with _finished(out, model.n_bits):
+        done = complete(model, u, known, sde, t, y, steps, solver, n_resample=rounds, seed=seed, bs=bs, progress=sys.stdout.isatty()).cpu()
     grey = torch.where(known, u.long(), 2**model.n_bits//2)
     if out.suffix=='.npz': _save_levels(out, done, model.n_bits)
     else: _save_images(torch.cat([u.long(), grey, done.long()]), model.n_bits, out, ncol=len(u))

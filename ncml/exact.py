@@ -36,7 +36,7 @@ class GaussianMixture(nn.Module):
     )->Tensor: # (n,), nats
         "Log density of `x` at `t`"
         if x.shape[1:]!=self.shape: raise ValueError(f"x: need data of shape {tuple(self.shape)}, got {tuple(x.shape[1:])}")
-        if y is not None and not ((y>=0) & (y<=self.n_classes)).all(): raise ValueError(f"y: need classes 0 to {self.n_classes}, got {y.min()} to {y.max()}")
+        _check_classes(self, y)
         m,s = (f(as_time(t, x))[:,None,None] for f in (self.sde.mean_coef, self.sde.std))
         means,axes,var = self.means.flatten(1).to(x),self.axes.to(x),m**2*self.var.to(x) + s**2                        # var (n,1,d)
         d2 = ((x.flatten(1)@axes)[:,None] - m*(means@axes))**2/var                                                     # (n,k,d)
@@ -46,6 +46,10 @@ class GaussianMixture(nn.Module):
         return (log_n + log_w).logsumexp(1)
 
     forward = log_prob
+
+def _check_classes(model, y):
+    k = model.n_classes
+    if y is not None and (y.is_floating_point() or not ((y>=0) & (y<=k)).all()): raise ValueError(f"y: need classes 0 to {k}, whole numbers, got {y.min()} to {y.max()}")
 
 def _principal(cov, d):
     "Eigenvalues (d,) and eigenvectors (d,d) of a covariance, that of a bare number being the unit matrix"
@@ -66,10 +70,11 @@ def sample(self:GaussianMixture,
     dtype=torch.float32,
 )->Tensor: # (n,…)
     "Draws from p_t"
-    if y is None: y = torch.full((n,), self.n_classes)
-    any_k = torch.multinomial(self.weights, n, replacement=True, generator=generator)
-    k = torch.where(y<self.n_classes, y, any_k)
-    z,noise = torch.randn(2, n, self.axes.shape[0], generator=generator, dtype=torch.float64)
+    _check_classes(self, y)
+    here,at = self.means.device,self.means.device if generator is None else generator.device
+    any_k = torch.multinomial(self.weights.to(at), n, replacement=True, generator=generator).to(here)
+    k = any_k if y is None else torch.where(y.to(here)<self.n_classes, y.to(here), any_k)
+    z,noise = torch.randn(2, n, self.axes.shape[0], generator=generator, dtype=torch.float64, device=at).to(here)
     x = self.means[k] + ((z*self.var.sqrt())@self.axes.T).view(n, *self.shape)
     return self.sde.perturb(x.to(dtype), t, noise.view(n, *self.shape).to(dtype))
 
@@ -78,8 +83,8 @@ def moments(self:GaussianMixture,
     t:float=0., # Time
 )->tuple: # (d,) and (d,d), float64
     "Mean and covariance of p_t, of the flattened data"
-    m,s = (f(torch.tensor(t, dtype=torch.float64)) for f in (self.sde.mean_coef, self.sde.std))
+    m,s = (f(torch.tensor(t, dtype=torch.float64)).item() for f in (self.sde.mean_coef, self.sde.std))
     mu,w = self.means.flatten(1),self.weights
-    mean,eye = w@mu,torch.eye(mu.shape[1], dtype=torch.float64)
+    mean,eye = w@mu,torch.eye(mu.shape[1]).to(mu)
     cov = (self.axes*self.var)@self.axes.T + ((mu-mean).T*w)@(mu-mean)
     return m*mean, m**2*cov + s**2*eye

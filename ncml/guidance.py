@@ -26,7 +26,7 @@ class Guided(Wrapped):
         scale:float=1., # w: 0 ignores the class, 1 changes nothing, more exaggerates it
     ):
         super().__init__(model)
-        if not getattr(model, 'n_classes', None): raise ValueError(f"model: guidance needs a class-conditional model, got {type(model).__name__} without classes")
+        if not getattr(model, 'n_classes', None): raise ValueError("model: guidance needs a class-conditional model, got one without classes")
         self.scale = check_scale(scale)
 
     def log_prob(self, x:Tensor, t:Tensor, y:Tensor|None=None)->Tensor:

@@ -30,7 +30,7 @@ def time_grid(
     sde:SDE|None=None # needed by 'std' and 'log_std'
 )->Tensor: # decreasing `(n_steps+1,)`, both ends exact
     "A grid from `t_start` down to `t_stop`"
-    if kind not in _grids: raise ValueError(f"kind must be one of {list(_grids)}, got {kind!r}")
+    if not isinstance(kind, str) or kind not in _grids: raise ValueError(f"grid: the kind must be one of {list(_grids)}, got {kind!r}")
     if sde is not None: check_t_max(sde, t_start)
     if not (0<=t_stop<t_start<math.inf): raise ValueError(f"need 0 <= t_stop < t_start, got t_stop={t_stop} and t_start={t_start}")
     if n_steps!=int(n_steps) or n_steps<0: raise ValueError(f"n_steps must be a whole number, 0 or more, got {n_steps!r}")
@@ -56,6 +56,7 @@ def image_generators(
     start:int=0 # index of the first image
 )->list[torch.Generator]: # one for each of the images `start`, ..., `start+n-1`
     "Generators that give each image its own noise, whatever the batch it is in"
+    if isinstance(seed, bool) or not isinstance(seed, (int,np.integer)) or seed<0: raise ValueError(f"seed: need a whole number, 0 or more, got {seed!r}")
     first = int(np.random.SeedSequence(seed).generate_state(1)[0]) # torch's CPU generator uses 32 bits of its seed
     return [torch.Generator().manual_seed((first+start+i) % 2**32) for i in range(n)]
 
@@ -69,8 +70,10 @@ def draw_noise(
     if generator is None or isinstance(generator, torch.Generator):
         device = x.device if generator is None else generator.device
         return torch.randn(x.shape, generator=generator, dtype=x.dtype, device=device).to(x.device)
-    if len(generator)!=len(x): raise ValueError(f"generator must have one entry for each of the {len(x)} rows of x, got {len(generator)}")
-    return torch.stack([draw_noise(o, g) for o,g in zip(x, generator, strict=True)])
+    if not isinstance(generator, (list,tuple)) or len(generator)!=len(x):
+        raise ValueError(f"generator must have one entry for each of the {len(x)} rows of x, got {len(generator) if isinstance(generator, (list,tuple)) else generator!r}")
+    z = [torch.randn(x.shape[1:], generator=g, dtype=x.dtype, device=g.device) for g in generator]
+    return torch.stack(z).to(x.device) # one copy for all
 
 # %% ../nbs/08_refine.ipynb #d9abb0cc
 def _score(model, x, t, y, step):
@@ -186,9 +189,10 @@ def tweedie(
     sde:SDE,
     x:Tensor, # `(n,...)`
     t:Tensor|float, # times of `x`, a number or `(n,)`
-    y:Tensor|None=None # labels `(n,)`
+    y:Tensor|None=None, # labels `(n,)`
+    step:int|None=None # named in the error if the score fails
 )->Tensor: # like `x`
     "The mean of the clean images given `x` at `t`"
     t = as_time(t, x, sde.t_end)
     m,s = expand_to(sde.mean_coef(t), x),expand_to(sde.std(t), x)
-    return (x + s**2*_score(model, x, t, y, None))/m
+    return (x + s**2*_score(model, x, t, y, step))/m

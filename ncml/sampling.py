@@ -142,7 +142,7 @@ def in_batches(
     out = torch.cat(out)
     bad = (~out.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
     if not bad: return out
-    err = FloatingPointError(f"model: drew numbers that are not finite in {len(bad)} of {n} images, the first is {bad[0]}; are its parameters finite? err.x has all draws")
+    err = FloatingPointError(f"model: drew numbers that are not finite in {len(bad)} of {n} images, the first is {bad[0]}; err.x has all draws. Are its parameters finite? On its way sample_jacobi may overflow where sample_ar does not")
     err.x = out
     raise err
 

@@ -44,6 +44,8 @@ def reverse_diffusion(
 # %% ../nbs/08a_solvers.ipynb #31e1dd7f
 def _langevin(model, sde, x, t, y, i, generator, snr, n):
     "`n` Langevin steps at `t`; none at 0, where there is no noise to set their size by"
+    if not 0<snr<math.inf: raise ValueError(f"snr: need a number above 0, got {snr}")
+    if n!=int(n) or n<0: raise ValueError(f"n_corrector: need a whole number, 0 or more, got {n}")
     eps = 2*(snr*_at(sde.std, t))**2
     for _ in range(n if t>0 else 0): x = x + eps*_score(model, x, t, y, i) + math.sqrt(2*eps)*draw_noise(x, generator)
     return x
@@ -128,14 +130,17 @@ def ode_adaptive(
     after_step=None, # called with `(x, t)` at each of `ts`; what it returns, if not None, replaces `x`
     rtol:float=1e-3, # relative tolerance of a step
     atol:float=1e-3, # absolute tolerance of a step, in units of `x`
-    method:str='dopri5' # any of torchdiffeq's adaptive methods
+    method:str='dopri5', # any of torchdiffeq's adaptive methods
+    max_steps:int=1000 # between two of `ts`; `RuntimeError` where they do not suffice
 )->Tensor: # like `x`, at `ts[-1]`
     "Probability-flow ODE by torchdiffeq's adaptive methods"
     for i,t,t_next in _walk(model, sde, x, ts, progress):
         def f(at, x, i=i, t_next=t_next): return ode_drift(model, sde, x, max(at.item(), t_next), y, i) # its first guess of a step may go too far
-        ends = torch.tensor([t,t_next], dtype=torch.float64)
+        ends = torch.tensor([t,t_next], dtype=torch.float64, device=x.device)
         if t_next==0: x = _denoised(model, sde, x, t, y, i)
-        else: x = odeint(f, x, ends, rtol=rtol, atol=atol, method=method, options=dict(step_t=ends[1:]))[-1]
+        else:
+            try: x = odeint(f, x, ends, rtol=rtol, atol=atol, method=method, options=dict(step_t=ends[1:], max_num_steps=max_steps))[-1]
+            except AssertionError as e: raise RuntimeError(f"ode_adaptive: no way from t={t:.6g} to {t_next:.6g} in {max_steps} steps at these tolerances ({e}); is the score smooth?") from e
         x = _after(after_step, x, t_next)
     return x
 
@@ -148,7 +153,7 @@ def get_solver(
 ):
     "The solver called `solver`"
     if callable(solver): return solver
-    if solver not in solvers: raise ValueError(f"solver: need one of {list(solvers)}, or a function of their signature, got {solver!r}")
+    if not isinstance(solver, str) or solver not in solvers: raise ValueError(f"solver: need one of {list(solvers)}, or a function of their signature, got {solver!r}")
     return solvers[solver]
 
 # %% ../nbs/08a_solvers.ipynb #e80fdb25
@@ -186,4 +191,4 @@ def refine(
     "Run `solver` along `ts`, then `tweedie` from `ts[-1]` if that is not 0 yet"
     x = get_solver(solver)(model, sde, x, ts, y, **kwargs)
     t = torch.as_tensor(ts)[-1].item()
-    return tweedie(model, sde, x, t, y) if t>0 else x
+    return tweedie(model, sde, x, t, y, step=len(ts)-1) if t>0 else x
