@@ -21,6 +21,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pandas as pd
 import torch
+from matplotlib.ticker import NullFormatter
 from fastcore.script import call_parse
 from fastprogress.fastprogress import progress_bar
 from torch import Tensor
@@ -189,7 +190,11 @@ def _by_solver(ax, o, floor, colours):
     "Distance against evaluations at one start"
     ax.axhline(o.before.iloc[0], color='0.5', ls='--', lw=1, label='unrefined')
     for s,g in o[o.solver!='tweedie'].groupby('solver', sort=False): _line(ax, pd.concat([o[o.solver=='tweedie'], g]), 'nfe', 'distance', s, color=colours[s])
-    ax.set(xscale='log', xlabel='evaluations of the score', ylabel='distance', title=f'start at {o.levels.iloc[0]:g} levels')
+    ax.set_xscale('log')
+    ax.set_xticks([k for k in (1,2,5,10,20,50,100) if k<=2*o.nfe.max()], minor=False)
+    ax.xaxis.set_major_formatter('{x:g}')
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    ax.set(xlabel='evaluations of the score', ylabel='distance', title=f'start at {o.levels.iloc[0]:g} levels')
 
 def _by_start(ax, o, y, n_steps, colours):
     "`y` against the start, unrefined and refined with so many steps at most"
