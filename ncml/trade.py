@@ -26,16 +26,15 @@ from fastcore.script import call_parse
 from fastprogress.fastprogress import progress_bar
 from torch import Tensor
 from .bench import _device_name, _write
-from .cached import sample_cached, why_not_cached
-from .cli import _at_least, _device, _load, _numbers, _one_line, _test_set
-from .data import get_dls, to_levels, to_unit
+from .cli import _at_least, _device, _load, _loaders, _numbers, _one_line, _test_set
+from .data import to_levels, to_unit
 from .fid import _comparable, accuracy, compare_sets, fingerprint, get_features, train_features
 from .likelihood import bpd, evaluating
 from .refine import image_generators, t_floor
-from .sampling import as_classes, sample_jacobi
+from .sampling import as_classes
 from .sde import SDE
 from .solvers import CountNFE, get_solver
-from .two_part import refine_batches, refine_grid
+from .two_part import get_sampler, refine_batches, refine_grid
 
 # %% ../nbs/11b_trade.ipynb #2b761e5d
 class Draws:
@@ -52,7 +51,7 @@ class Draws:
     ):
         self.model,self.sde,self.t,self.bs = model,sde,t,bs
         self.y,self.gens = None if y is None else as_classes(model, y, shape[0]),image_generators(seed, shape[0])
-        if sampler is None: sampler = sample_jacobi if why_not_cached(model) else sample_cached
+        sampler = get_sampler(sampler, model)
         start = time.process_time()
         self.noisy = sampler(model, shape, t, self.y, generators=self.gens, bs=bs)
         self.seconds,self.states = time.process_time()-start,[g.get_state() for g in self.gens]
@@ -238,12 +237,6 @@ def _source():
     "A hash of this library's code"
     return hashlib.sha256(b''.join(p.read_bytes() for p in sorted(Path(str(files('ncml'))).glob('*.py')))).hexdigest()[:16]
 
-def _run_data(config, data, n_bits, device):
-    "The loaders of the images a run was trained with"
-    d = config['data']
-    same = dict(size=d['size'], channels=d['channels']) if Path(data or d['source']).is_dir() else {}
-    return get_dls(data or d['source'], n_bits=n_bits, seed=d['seed'], root=d['root'], device=device, **same)
-
 def _features(dls, u, y, steps):
     "A feature network for these images, and what a file tells of it"
     net = train_features(dls, steps)
@@ -301,7 +294,7 @@ def ncml_map(
     where,top = _device(device),config['noise']['levels'] if config['noise']['p_clean']<1 else 0.
     ask['starts'] = _numbers('starts', starts) if starts else sorted({round(top*o, 6) for o in _shares})
     for v in ask['starts']: _start_time(model, sde, v)
-    dls = _run_data(config, data, model.n_bits, where)
+    dls = _loaders(config['data'], data, model.n_bits, device=where)
     train,(u,y,_) = dls.train_ds,_test_set(dls, n, config['data']['seed'])
     net,features = _features(dls, u, y, feature_steps)
     judge,cond = Judge(model, net, train.u, len(u)),y if model.n_classes else None
