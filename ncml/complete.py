@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from fastprogress.fastprogress import progress_bar
 from .cached import sample_cached, why_not_cached
-from .data import _check_levels, get_dls, to_levels, to_unit
+from .data import get_dls, to_levels, to_unit
 from .guidance import Guided, check_scale
 from .likelihood import evaluating
 from .refine import draw_noise, image_generators, tweedie
@@ -88,7 +88,6 @@ def _check_task(model, u, known, sde, t, n_steps, grid):
     _check_images(model, u)
     known,t = _as_known(known, u).cpu(),_number(t)
     u = u.cpu().masked_fill(~known[:,None], 0)
-    _check_levels(u, model.n_bits, always=True)
     if sde is None and t>0: raise ValueError(f"sde: need the SDE that noises the known pixels where t > 0, got None and t={t:g}")
     ts = torch.zeros(0) if sde is None else refine_grid(model, sde, t, n_steps, grid) # none at t = 0
     if not len(ts) and (gap := _gap(known)):
