@@ -6,22 +6,24 @@
 __all__ = ['raster_prefix', 'around_box', 'complete', 'conditional_bpd', 'energy_score', 'completion_study']
 
 # %% ../nbs/09c_complete.ipynb #4a01705c
+import csv
 import json
 import math
 import platform
 from functools import partial
 from importlib.metadata import version
+from numbers import Real
 from pathlib import Path
 import torch
 from torch import Tensor
 from fastprogress.fastprogress import progress_bar
 from .cached import sample_cached, why_not_cached
-from .data import _check_levels, get_dls, to_levels, to_unit
+from .data import get_dls, to_levels, to_unit
 from .guidance import Guided, check_scale
 from .likelihood import evaluating
 from .refine import draw_noise, image_generators, tweedie
 from .run import load_run
-from .sampling import as_classes, names_bs, sample_jacobi
+from .sampling import _level_bits, as_classes, names_bs, sample_jacobi
 from .sde import SDE
 from .solvers import Wrapped, _between, get_solver
 from .two_part import refine_grid
@@ -68,21 +70,30 @@ def _check_images(model, u):
     c = getattr(model, 'n_channels', None)
     if c and u.shape[1]!=c: raise ValueError(f"u: need images of {c} channels, got shape {tuple(u.shape)}")
 
-def _check_task(model, u, known, sde, t, n_steps, grid, **counts):
-    "`known` as (n,h,w), and the times of refinement; refuses what cannot be completed"
+def _number(t):
+    "`t` as a float; refuses what is not one finite number, 0 or more"
+    if torch.is_tensor(t) and t.ndim: raise ValueError(f"t: need one number, got shape {tuple(t.shape)}")
+    v = t.item() if torch.is_tensor(t) else t
+    if isinstance(v, bool) or not isinstance(v, Real) or not 0<=v<math.inf: raise ValueError(f"t: need one number, 0 or more, got {v!r:.60}")
+    return float(v)
+
+def _check_counts(**counts):
+    for k,v in counts.items():
+        if isinstance(v, bool) or not isinstance(v, int) or v<1: raise ValueError(f"{k}: need a whole number, 1 or more, got {v!r:.60}")
+
+def _check_task(model, u, known, sde, t, n_steps, grid):
+    "Levels with 0 where unknown, `known` as (n,h,w), and the times of refinement; refuses what cannot be completed"
     for k in ('log_prob', 'dist', 'n_bits'):
         if not hasattr(model, k): raise ValueError(f"model: completion needs log_prob, dist and n_bits, and {type(model).__name__} has no {k}")
     _check_images(model, u)
-    _check_levels(u, model.n_bits, always=True)
-    known = _as_known(known, u)
-    for k,v in counts.items():
-        if not isinstance(v, int) or v<1: raise ValueError(f"{k}: need a whole number, 1 or more, got {v!r}")
-    if sde is None and not (isinstance(t, (int,float)) and t==0): raise ValueError(f"sde: need the SDE that noises the known pixels where t > 0, got None and t={t}")
+    known,t = _as_known(known, u).cpu(),_number(t)
+    u = u.cpu().masked_fill(~known[:,None], 0)
+    if sde is None and t>0: raise ValueError(f"sde: need the SDE that noises the known pixels where t > 0, got None and t={t:g}")
     ts = torch.zeros(0) if sde is None else refine_grid(model, sde, t, n_steps, grid) # none at t = 0
     if not len(ts) and (gap := _gap(known)):
         raise ValueError(f"known: need a raster prefix at t = 0, the first pixels row by row: a pixel is drawn from those before it and does not see those after it; "
                          f"in image {gap[0]} pixel {gap[1:]} is known and the one before it is not. For this mask take t > 0, where the score sees all pixels")
-    return known,ts
+    return u,known,ts
 
 # %% ../nbs/09c_complete.ipynb #61b84d4a
 class _Held(Wrapped):
@@ -131,11 +142,11 @@ def _batches(refined, xt, n_bits, bs, progress):
 
 def complete(
     model, # `log_prob` and `dist`, and `n_bits` of the images
-    u:Tensor, # (n,c,h,w) integer levels; those of unknown pixels do not matter
+    u:Tensor, # (n,c,h,w) integer levels; at unknown pixels anything, such as -1
     known:Tensor, # (h,w) or (n,h,w) bool: the pixels to keep; at t = 0 a raster prefix
     sde:SDE|None=None, # Needed at t > 0
     t:float=0., # Where the unknown pixels are drawn, in [0, T]; 0 is exact, and refines nothing
-    y:Tensor|None=None, # (n,) classes
+    y:Tensor|int|None=None, # (n,) classes, or one for all
     n_steps:int=10, # Steps of the solver
     solver='em', # A name in `ncml.solvers.solvers`, or any function with their signature
     grid:str='quadratic', # Of the times, as in `ncml.refine.time_grid`
@@ -150,17 +161,20 @@ def complete(
     after_step=None, # As solvers take it: called with the state, known pixels in place, and its time
 )->Tensor: # (n,c,h,w) integer levels, those of `u` where known
     "Images like `u` where it is known, the rest drawn by `model`; an error in refinement carries the `finished` batches"
-    known,ts = _check_task(model, u, known, sde, t, n_steps, grid, n_resample=n_resample, jump=jump, bs=bs)
+    _check_counts(n_resample=n_resample, jump=jump, bs=bs)
+    u,known,ts = _check_task(model, u, known, sde, t, n_steps, grid)
     if check_scale(guidance)!=1 and not len(ts): raise ValueError(f"guidance: need 1 at t = 0, since it acts on the score in refinement, got {guidance}")
+    guided = model if guidance==1 else Guided(model, guidance)
+    if guidance!=1 and y is None: raise ValueError("y: guidance needs a class for each image, got None")
     y,solver,like = y if y is None else as_classes(model, y, len(u)),get_solver(solver),next(model.parameters(), torch.zeros(()))
-    x0,gens = to_unit(u.cpu(), model.n_bits).to(like),image_generators(seed, len(u))
+    x0,gens = to_unit(u, model.n_bits).to(like),image_generators(seed, len(u))
     known = known.to(like.device)
     if sampler is None: sampler = sample_jacobi if why_not_cached(model) else sample_cached
     own = {} if temperature==1 else dict(temperature=temperature)
     t = ts[0].item() if len(ts) else 0.
     draw = partial(sampler, model, tuple(u.shape), t, y, generators=gens, known=known, bs=bs, progress=progress, **own)
     if not len(ts): return to_levels(draw(given=x0), model.n_bits)
-    z,guided = draw_noise(x0, gens),model if guidance==1 else Guided(model, guidance)
+    z = draw_noise(x0, gens)
     xt = draw(given=sde.perturb(x0, t, z), **(dict(prefix=False) if _gap(known) else {}))
     def refined(s):
         held,yb = _Held(guided, sde, x0[s], z[s], known[s,None]),None if y is None else y[s].to(like.device)
@@ -168,19 +182,28 @@ def complete(
     with evaluating(model): return _batches(refined, xt, model.n_bits, bs, progress)
 
 # %% ../nbs/09c_complete.ipynb #d92a2474
+def _check_floats(model, x, t, y):
+    "Floats must be finite, and levels where t = 0 if the model knows levels"
+    if not x.isfinite().all(): raise ValueError("u: need finite numbers, got some that are not")
+    bits = _level_bits(model, x, x.new_zeros(len(x)), y) if t==0 else None
+    if bits is None: return
+    off = (x - to_unit(to_levels(x, bits), bits)).abs()*(2**bits-1)/2 > 1e-4 + 2**(bits+1)*torch.finfo(torch.float32).eps # rounding in float32
+    if off.any(): raise ValueError(f"u: need levels of {bits} bits where t = 0, as to_unit(u, {bits}) gives, got {x[off][0].item():g}")
+
 @torch.no_grad()
 def conditional_bpd(
     model, # With `dist(x, t, y)`
     u:Tensor, # (n,c,h,w): integer levels, or at t > 0 the floats noised to t
     known:Tensor, # (h,w) or (n,h,w) bool, a raster prefix
     t:float=0., # Time of the images
-    y:Tensor|None=None, # (n,) classes
+    y:Tensor|int|None=None, # (n,) classes, or one for all
     bs:int=64, # Images at a time
 )->Tensor: # (n,), bits per unknown dimension
     "Bits that the unknown pixels of `u` take given the known ones"
     if not hasattr(model, 'dist'): raise ValueError(f"model: conditional_bpd needs dist(x, t, y), and {type(model).__name__} has none")
     _check_images(model, u)
-    levels,known,y = not u.is_floating_point(),_as_known(known, u),y if y is None else as_classes(model, y, len(u))
+    _check_counts(bs=bs)
+    t,levels,known,y = _number(t),not u.is_floating_point(),_as_known(known, u).cpu(),y if y is None else as_classes(model, y, len(u))
     if levels and t>0: raise ValueError(f"u: need floats where t > 0, images noised to t={t:g}, got {u.dtype}")
     if gap := _gap(known): raise ValueError(f"known: need a raster prefix, since log p(rest | known) is a sum over pixels only if the known ones come first; "
                                             f"in image {gap[0]} pixel {gap[1:]} is known and the one before it is not")
@@ -188,11 +211,13 @@ def conditional_bpd(
     if not unknown.any(1).all(): raise ValueError(f"known: need an unknown pixel in each image, image {unknown.any(1).int().argmin().item()} has none")
     like,out = next(model.parameters(), torch.zeros(())),[]
     x = (to_unit(u.cpu(), model.n_bits) if levels else u).to(like)
+    if y is not None: y = y.to(x.device)
+    if not levels: _check_floats(model, x, t, y)
     for s in (slice(i, i+bs) for i in range(0, len(u), bs)):
         time = torch.full((len(x[s]),), t, dtype=x.dtype, device=x.device)
-        with evaluating(model): lp = model.dist(x[s], time, None if y is None else y[s].to(x.device)).log_prob(x[s]) # (n,h,w)
+        with evaluating(model): lp = model.dist(x[s], time, None if y is None else y[s]).log_prob(x[s]) # (n,h,w)
         out.append(lp.flatten(1).cpu().double())
-    return -(torch.cat(out)*unknown).sum(1)/(unknown.sum(1).double()*u.shape[1]*math.log(2))
+    return -torch.where(unknown, torch.cat(out), 0.).sum(1)/(unknown.sum(1).double()*u.shape[1]*math.log(2))
 
 # %% ../nbs/09c_complete.ipynb #6e8f88dc
 def energy_score(
@@ -209,18 +234,39 @@ def energy_score(
 
 # %% ../nbs/09c_complete.ipynb #24381c9e
 def _mean_se(v): return dict(mean=v.mean().item(), se=(v.std()/len(v)**.5).item())
+def _short(v): return [round(o, 4) for o in v.tolist()]
 
 def _row(run, judges, u, known, levels, n_resample, n_steps, n_draws, seed):
-    "Completions `(k,n,c,h,w)` in one way, and their scores"
+    "Completions `(k,n,c,h,w)` in one way, and their scores, one for each image: bits are the mean over its draws"
     t = run.sde.t_at_levels(levels, run.model.n_bits) if levels else 0.
     draws = torch.stack([complete(run.model, u, known, run.sde, t, n_steps=n_steps, n_resample=n_resample, seed=seed+i) for i in range(n_draws)]).cpu()
-    bits = {} if _gap(known[None]) else {f'bpd_{k}':_mean_se(torch.stack([conditional_bpd(o.model, d, known) for d in draws]).mean(0)) for k,o in judges.items()}
-    return draws,energy_score(draws, u, known),bits
+    bits = {} if _gap(known[None]) else {f'bpd_{k}':_short(torch.stack([conditional_bpd(o.model, d, known) for d in draws]).mean(0)) for k,o in judges.items()}
+    return draws,dict(energy=_short(energy_score(draws, u, known)), **bits)
 
-def _trained(run):
+def _trained(name, run, objective):
     r = load_run(run)
-    if not {'data','training'}<=r.config.keys(): raise ValueError(f"run: {Path(run).name} was not made by ncml_train, its config.json does not tell data and training")
+    if not {'data','training'}<=r.config.keys(): raise ValueError(f"{name}: {Path(run).name} was not made by ncml_train, its config.json does not tell data and training")
+    got = r.config['training'].get('objective')
+    if got!=objective: raise ValueError(f"{name}: need a run trained with objective {objective!r}, {Path(run).name} has {got!r}")
     return r
+
+def _pair(ncml, ml):
+    "Both runs by name, and what tells the data they share"
+    runs = dict(ncml=_trained('ncml', ncml, 'ncml'), ml=_trained('ml', ml, 'ml'))
+    a,b = (r.config['data'] for r in runs.values())
+    differ = {k:(a.get(k), b.get(k)) for k in a.keys()|b.keys() if a.get(k)!=b.get(k)}
+    if differ: raise ValueError(f"ml: need a run on the data of {Path(ncml).name}, {Path(ml).name} differs in {', '.join(sorted(differ))}")
+    return runs,a
+
+def _test_images(d):
+    "All test images of the data that a run's config.json tells"
+    same = dict(size=d['size'], channels=d['channels']) if Path(d['source']).is_dir() else {}
+    return list(get_dls(d['source'], n_bits=d['n_bits'], seed=d['seed'], root=d['root'], **same).loaders)[-1].dataset.u
+
+def _history(run):
+    "Bpd of the test images after each epoch, if the folder tells"
+    f = Path(run)/'history.csv'
+    return [round(float(o['bpd']), 4) for o in csv.DictReader(f.read_text().splitlines())] if f.exists() else None
 
 def _made_with(runs, device='cpu'):
     return dict(versions=dict(python=platform.python_version(), torch=torch.__version__, ncml=version('ncml')), device=device, threads=torch.get_num_threads(),
@@ -232,9 +278,9 @@ def completion_study(
     out:str|Path, # JSON file to write
     starts:tuple=(0.5,1.5), # Noise where the draws for refinement start, in levels
     rounds:tuple=(1,5), # Values of `n_resample`
-    n:int=100, # Test images to complete, the first ones; the conditional bpd is of all
+    n:int=100, # Test images to complete, the first ones, 2 or more; the conditional bpd is of all
     n_steps:int=5, # Steps of the solver
-    n_draws:int=4, # Completions of each image
+    n_draws:int=4, # Completions of each image, 2 or more
     n_show:int=8, # Images to keep as pictures
     seed:int=0,
     progress:bool=False, # Show a bar over the rows?
@@ -242,21 +288,22 @@ def completion_study(
     "Complete test images by both runs, top half known or all but a box, and write what came out"
     config = dict(starts=starts, rounds=rounds, n=n, n_steps=n_steps, n_draws=n_draws, n_show=n_show, seed=seed)
     if not Path(out).parent.is_dir(): raise ValueError(f"out: no folder {Path(out).parent.name}")
-    runs = {k:_trained(o) for k,o in dict(ncml=ncml, ml=ml).items()}
-    d = runs['ncml'].config['data']
-    u = list(get_dls(d['source'], n_bits=d['n_bits'], seed=d['seed'], root=d['root']).loaders)[-1].dataset.u
+    for k,v,low in (('n', n, 2), ('n_draws', n_draws, 2), ('n_show', n_show, 1)):
+        if isinstance(v, bool) or not isinstance(v, int) or v<low: raise ValueError(f"{k}: need a whole number, {low} or more, got {v!r}")
+    runs,d = _pair(ncml, ml)
+    u = _test_images(d)
     (h,w),some = u.shape[2:],u[:n]
     masks = dict(half=raster_prefix(h, w, h//2*w), box=around_box(h, w, (h//4, 3*h//4), (w//4, 3*w//4)))
     true = {k:conditional_bpd(r.model, u, masks['half']) for k,r in runs.items()}
     ways = [('half','ml',0,1),('half','ncml',0,1)] + [(m,'ncml',s,r) for m in masks for s in starts for r in rounds]
     rows = []
     for mask,k,levels,r in (progress_bar(ways) if progress else ways):
-        draws,score,bits = _row(runs[k], runs, some, masks[mask], levels, r, n_steps, n_draws, seed)
-        rows.append(dict(mask=mask, model=k, levels=levels, n_resample=r, energy=[round(o, 4) for o in score.tolist()], **bits, images=draws[0,:n_show].tolist()))
-    bpds = dict({k:_mean_se(v) for k,v in true.items()}, ncml_minus_ml=_mean_se(true['ncml']-true['ml']), n=len(u))
+        draws,scores = _row(runs[k], runs, some, masks[mask], levels, r, n_steps, n_draws, seed)
+        rows.append(dict(mask=mask, model=k, levels=levels, n_resample=r, **scores, images=draws[0,:n_show].tolist()))
+    bpds = dict({k:_mean_se(v) for k,v in true.items()}, ncml_minus_ml=_mean_se(true['ncml']-true['ml']), n=len(u), first={k:_short(v[:n]) for k,v in true.items()})
     args = ', '.join(f'{k}={v!r}' for k,v in config.items())
     result = dict(command=f"completion_study('runs/{Path(ncml).name}', 'runs/{Path(ml).name}', '{out if not Path(out).is_absolute() else Path(out).name}', {args})", config=config,
-        **_made_with(runs), n_bits=d['n_bits'], true_bpd=bpds, rows=rows,
+        **_made_with(runs), history=dict(ncml=_history(ncml), ml=_history(ml)), n_bits=d['n_bits'], true_bpd=bpds, rows=rows,
         original=some[:n_show].tolist(), masks={k:v.tolist() for k,v in masks.items()})
     Path(out).write_text(json.dumps(result)+'\n')
     return result
