@@ -17,16 +17,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from fastprogress.fastprogress import progress_bar
-from .cached import sample_cached, why_not_cached
 from .data import get_dls, to_levels, to_unit
 from .guidance import Guided, check_scale
 from .likelihood import evaluating
 from .refine import draw_noise, image_generators, tweedie
 from .run import load_run
-from .sampling import _level_bits, as_classes, names_bs, sample_jacobi
+from .sampling import _level_bits, as_classes
 from .sde import SDE
 from .solvers import Wrapped, _between, get_solver
-from .two_part import refine_grid
+from .two_part import by_batch, get_sampler, refine_grid
 
 # %% ../nbs/09c_complete.ipynb #c35c556d
 def raster_prefix(
@@ -129,17 +128,6 @@ def _descend(held, sde, x, ts, y, solver, generator, n_resample, jump, after_ste
     return tweedie(held, sde, x, ts[-1].item(), y)
 
 # %% ../nbs/09c_complete.ipynb #3a59e19f
-def _batches(refined, xt, n_bits, bs, progress):
-    "`refined(s)` for each batch `s` of `xt`, rounded; an error carries the `finished` batches"
-    out,starts = [],range(0, len(xt), bs)
-    for s in (slice(i, i+bs) for i in (progress_bar(starts, leave=False) if progress else starts)):
-        try:
-            with names_bs(len(xt[s])): out.append(to_levels(refined(s), n_bits))
-        except FloatingPointError as e:
-            e.finished = torch.cat(out) if out else to_levels(xt[:0], n_bits)
-            raise
-    return torch.cat(out)
-
 def complete(
     model, # `log_prob` and `dist`, and `n_bits` of the images
     u:Tensor, # (n,c,h,w) integer levels; at unknown pixels anything, such as -1
@@ -169,7 +157,7 @@ def complete(
     y,solver,like = y if y is None else as_classes(model, y, len(u)),get_solver(solver),next(model.parameters(), torch.zeros(()))
     x0,gens = to_unit(u, model.n_bits).to(like),image_generators(seed, len(u))
     known = known.to(like.device)
-    if sampler is None: sampler = sample_jacobi if why_not_cached(model) else sample_cached
+    sampler = get_sampler(sampler, model)
     own = {} if temperature==1 else dict(temperature=temperature)
     t = ts[0].item() if len(ts) else 0.
     draw = partial(sampler, model, tuple(u.shape), t, y, generators=gens, known=known, bs=bs, progress=progress, **own)
@@ -179,7 +167,7 @@ def complete(
     def refined(s):
         held,yb = _Held(guided, sde, x0[s], z[s], known[s,None]),None if y is None else y[s].to(like.device)
         return torch.where(held.known, x0[s], _descend(held, sde, xt[s], ts, yb, solver, gens[s], n_resample, jump, after_step))
-    with evaluating(model): return _batches(refined, xt, model.n_bits, bs, progress)
+    with evaluating(model): return by_batch(refined, xt, model.n_bits, bs, progress)
 
 # %% ../nbs/09c_complete.ipynb #d92a2474
 def _check_floats(model, x, t, y):
