@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['constant_images', 'uniform_images', 'compressed_bpd', 'ood_statistics', 'auroc', 'aupr', 'fpr_at', 'ood_table',
-           'plot_ood']
+           'plot_ood', 'ood_report']
 
 # %% ../nbs/11_ood.ipynb #8d78cc37
 import io
@@ -306,3 +306,46 @@ def plot_ood(
     ax.set(xlabel=statistic, ylabel='share of images')
     ax.legend(fontsize=8)
     return ax
+
+# %% ../nbs/11_ood.ipynb #375ac732
+def _made_with(model):
+    "Versions, and the device of `model`, for a stored result"
+    device = next((str(o.device) for o in model.parameters()), 'cpu') if isinstance(model, nn.Module) else 'cpu'
+    threads = f', {torch.get_num_threads()} thread{"s"*(torch.get_num_threads()>1)}' if device=='cpu' else ''
+    return dict(versions={k:version(k) for k in ('ncml','torch','numpy','scikit-learn','pillow')} | dict(python=platform.python_version()), device=device+threads)
+
+def _summary(table, statistic, bits):
+    "A row of Table 4: bits per dimension at π = 0 and 1, AUROC of each set and their average"
+    o = table[(table.t==table.t[0]) & (table.statistic==statistic)].set_index('set').auroc
+    return bits | o.to_dict() | dict(average=float(o.mean()))
+
+def ood_report(
+    models:dict, # `{name: model}`, what `ood_statistics` takes
+    u:Tensor, # in-distribution levels `(n,c,h,w)`
+    sets:dict, # `{name: levels}` of other kinds
+    n_bits:int, # bits of the images
+    statistic:str='log_grad_p', # of the summary
+    t:float|Iterable=0., # condition, or several; the summary is made at the first
+    n_boot:int=1000, # draws of the bootstrap
+    seed:int=0, # of the bootstrap
+    info:dict|None=None, # anything else worth keeping, JSON-able: command, configurations, where the sets come from
+    **kwargs # `bs` and `progress` of `ood_statistics`
+)->dict: # JSON-able: `summary` (Table 4), `paired` differences to the first model, `tables`, and how it was made
+    "AUROC of several models on several sets beside their bits per dimension at π = 0 and 1"
+    if not models or not sets: raise ValueError(f"models, sets: need at least one of each, got {list(models)} and {list(sets)}")
+    ts = [float(o) for o in (t if isinstance(t, Iterable) else [t])]
+    summary,tables,columns = [],{},[pd.DataFrame() for _ in range(1+len(sets))]
+    for name,m in models.items():
+        found = [ood_statistics(m, o, n_bits, t=ts, **kwargs) for o in (u, *sets.values())]
+        if statistic not in found[0]: raise ValueError(f"statistic: need one that every model gives, got {statistic!r} for {name!r}, which gives {list(found[0])[1:]}")
+        table = ood_table(found[0], dict(zip(sets, found[1:], strict=True)), n_boot=n_boot, seed=seed)
+        first = [o[o.t==ts[0]] for o in found]
+        flipped = ood_statistics(m, u^1, n_bits, t=ts[0], **kwargs)
+        bits = {f'bpd_{pi}': float(-o.log_p.mean()/(u[0].numel()*math.log(2))) if 'log_p' in o else None for pi,o in enumerate((first[0], flipped))}
+        summary.append(dict(model=name) | _summary(table, statistic, bits))
+        tables[name] = table.to_dict('records')
+        columns = [c.assign(**{name: o[statistic]}) if len(c) else o[[statistic]].set_axis([name], axis=1) for c,o in zip(columns, first, strict=True)]
+    paired = ood_table(columns[0], dict(zip(sets, columns[1:], strict=True)), next(iter(models)), n_boot, seed=seed)
+    return dict(info or {}, statistic=statistic, t=ts, n_in=len(u), n_out={k:len(o) for k,o in sets.items()}, n_bits=n_bits, n_boot=n_boot, seed=seed,
+                models={k:dict(kind=type(m).__name__, config=getattr(m, 'config', None)) for k,m in models.items()}, **_made_with(next(iter(models.values()))),
+                summary=summary, paired=paired.rename(columns=dict(statistic='model'))[['set','model','auroc','diff','diff_low','diff_high']].to_dict('records'), tables=tables)
