@@ -145,9 +145,16 @@ def _columns(t, n_dims, lp=None, norm=None, total=None, png=None):
     return pd.DataFrame(dict(t=t) | {k:v.numpy() for k,v in o.items()}).rename_axis('image')
 
 # %% ../nbs/11_ood.ipynb #94ccdf9b
+def _times(t):
+    "One or several conditions as a list of floats, each once"
+    ts = list(dict.fromkeys(torch.as_tensor(t, dtype=torch.float64).flatten().tolist()))
+    if not ts: raise ValueError("t: need at least one condition, got none")
+    return ts
+
 def _batches(u, y, bs):
     "Images and labels, batch by batch, of a tensor `u` or a loader `u`"
     if isinstance(u, (Tensor, np.ndarray)):
+        if bs<1: raise ValueError(f"bs: need at least one image in a batch, got {bs}")
         u = torch.as_tensor(u)
         if y is not None and (y is True or len(y)!=len(u)): raise ValueError(f"y: need one label for each of the {len(u)} images, got {y if y is True else len(y)}")
         return [(u[i:i+bs], None if y is None else torch.as_tensor(y)[i:i+bs]) for i in range(0, len(u), bs)]
@@ -180,9 +187,9 @@ def ood_statistics(
     model = getattr(model, 'density', model) # of a Learner, the averaged weights
     if not (callable(model) or hasattr(model, 'log_prob') or hasattr(model, 'score')): raise ValueError(f"model: need log_prob(x, t, y), score(x, t, y) or a function of x, got {type(model).__name__}")
     if n_bits is not None and getattr(model, 'n_bits', n_bits)!=n_bits: raise ValueError(f"n_bits: need the model's own, {model.n_bits}; got {n_bits}")
-    parts,n_dims,batches = {float(o):[] for o in (t if isinstance(t, Iterable) else [t])},0,_batches(u, y, bs)
+    parts,n_dims,batches = {o:[] for o in _times(t)},0,_batches(u, y, bs)
     with evaluating(model):
-        for b in progress_bar(batches, leave=False) if progress else batches:
+        for b in progress_bar(batches, leave=False) if progress and hasattr(batches, '__len__') else batches:
             x,yb = _for_model(model, b, y, n_bits)
             n_dims,png = x[0].numel(),{} if n_bits is None else dict(png=compressed_bpd(to_levels(x, n_bits), n_bits))
             for o,part in parts.items(): part.append(_measure(model, x, o, yb) | png)
@@ -282,6 +289,14 @@ def ood_table(
     return pd.DataFrame(rows)
 
 # %% ../nbs/11_ood.ipynb #77f3c8e5
+def _reach(own, every):
+    "Ends of an axis: ten interquartile ranges around the median of `own`, no further than the finite values of `every`"
+    every = np.append(every[np.isfinite(every)], [] if np.isfinite(every).any() else 0.)
+    low,mid,high = np.quantile(own, [.25,.5,.75], method='nearest')
+    ends = every.min(),every.max()
+    if np.isfinite([low,high]).all() and high>low: ends = max(mid-10*(high-low), ends[0]),min(mid+10*(high-low), ends[1])
+    return ends if ends[1]>ends[0] else (ends[0]-.5, ends[1]+.5)
+
 def plot_ood(
     stats_in:pd.DataFrame, # what `ood_statistics` gives for in-distribution images
     stats_out:dict, # `{name of set: table of ood_statistics}`
@@ -297,12 +312,11 @@ def plot_ood(
         if len(_at_t(o))!=1: raise ValueError(f"stats_in, stats_out: need one condition t, {name!r} has {len(_at_t(o))}")
     if ax is None: _,ax = plt.subplots(figsize=(4.5,3), dpi=80)
     values = {name: o[statistic].to_numpy() for name,o in tables.items()}
-    finite = {name: o[np.isfinite(o)] for name,o in values.items()} # log 0 has no place on the axis
-    edges = np.histogram_bin_edges(np.concatenate([*finite.values()]), bins)
-    for i,(name,o) in enumerate(finite.items()):
-        label = name if i==0 else f'{name}, AUROC {auroc(values["in-distribution"], values[name]):.2f}'
-        if len(o)<len(values[name]): label += f' ({len(values[name])-len(o)} infinite)'
-        ax.hist(o, edges, weights=np.full(len(o), 1/len(values[name])), histtype='stepfilled' if i==0 else 'step', alpha=.4 if i==0 else 1, label=label)
+    low,high = _reach(values['in-distribution'], np.concatenate([*values.values()]))
+    for i,(name,o) in enumerate(values.items()):
+        label = name if i==0 else f'{name}, AUROC {auroc(values["in-distribution"], o):.2f}'
+        style = dict(histtype='stepfilled', alpha=.4) if i==0 else dict(histtype='step')
+        ax.hist(o.clip(low, high), np.linspace(low, high, bins+1), weights=np.full(len(o), 1/len(o)), label=label, **style)
     ax.set(xlabel=statistic, ylabel='share of images')
     ax.legend(fontsize=8)
     return ax
@@ -314,10 +328,16 @@ def _made_with(model):
     threads = f', {torch.get_num_threads()} thread{"s"*(torch.get_num_threads()>1)}' if device=='cpu' else ''
     return dict(versions={k:version(k) for k in ('ncml','torch','numpy','scikit-learn','pillow')} | dict(python=platform.python_version()), device=device+threads)
 
-def _summary(table, statistic, bits):
-    "A row of Table 4: bits per dimension at π = 0 and 1, AUROC of each set and their average"
-    o = table[(table.t==table.t[0]) & (table.statistic==statistic)].set_index('set').auroc
-    return bits | o.to_dict() | dict(average=float(o.mean()))
+def _of_model(name, model, u, sets, n_bits, statistic, ts, boot, kwargs):
+    "The row of `model` in Table 4, its table, and `statistic` at the first t for `u` and each set"
+    found = [ood_statistics(model, o, n_bits, t=ts, **kwargs) for o in (u, *sets.values())]
+    if statistic not in found[0]: raise ValueError(f"statistic: need one that every model gives, got {statistic!r} for {name!r}, which gives {list(found[0])[1:]}")
+    table = ood_table(found[0], dict(zip(sets, found[1:], strict=True)), **boot)
+    first = [o[o.t==ts[0]] for o in found]
+    flipped = ood_statistics(model, u^1, n_bits, t=ts[0], **kwargs)
+    row = {f'bpd_{pi}': float(-o.log_p.mean()/(u[0].numel()*math.log(2))) if 'log_p' in o else None for pi,o in enumerate((first[0], flipped))}
+    aurocs = table[(table.t==ts[0]) & (table.statistic==statistic)].set_index('set').auroc
+    return dict(model=name) | row | aurocs.to_dict() | dict(average=float(aurocs.mean())),table,[o[statistic] for o in first]
 
 def ood_report(
     models:dict, # `{name: model}`, what `ood_statistics` takes
@@ -325,7 +345,7 @@ def ood_report(
     sets:dict, # `{name: levels}` of other kinds
     n_bits:int, # bits of the images
     statistic:str='log_grad_p', # of the summary
-    t:float|Iterable=0., # condition, or several; the summary is made at the first
+    t:float|Iterable=0., # condition, or several; summary (bits too) and pairs are those of the first
     n_boot:int=1000, # draws of the bootstrap
     seed:int=0, # of the bootstrap
     info:dict|None=None, # anything else worth keeping, JSON-able: command, configurations, where the sets come from
@@ -333,19 +353,12 @@ def ood_report(
 )->dict: # JSON-able: `summary` (Table 4), `paired` differences to the first model, `tables`, and how it was made
     "AUROC of several models on several sets beside their bits per dimension at π = 0 and 1"
     if not models or not sets: raise ValueError(f"models, sets: need at least one of each, got {list(models)} and {list(sets)}")
-    ts = [float(o) for o in (t if isinstance(t, Iterable) else [t])]
-    summary,tables,columns = [],{},[pd.DataFrame() for _ in range(1+len(sets))]
-    for name,m in models.items():
-        found = [ood_statistics(m, o, n_bits, t=ts, **kwargs) for o in (u, *sets.values())]
-        if statistic not in found[0]: raise ValueError(f"statistic: need one that every model gives, got {statistic!r} for {name!r}, which gives {list(found[0])[1:]}")
-        table = ood_table(found[0], dict(zip(sets, found[1:], strict=True)), n_boot=n_boot, seed=seed)
-        first = [o[o.t==ts[0]] for o in found]
-        flipped = ood_statistics(m, u^1, n_bits, t=ts[0], **kwargs)
-        bits = {f'bpd_{pi}': float(-o.log_p.mean()/(u[0].numel()*math.log(2))) if 'log_p' in o else None for pi,o in enumerate((first[0], flipped))}
-        summary.append(dict(model=name) | _summary(table, statistic, bits))
-        tables[name] = table.to_dict('records')
-        columns = [c.assign(**{name: o[statistic]}) if len(c) else o[[statistic]].set_axis([name], axis=1) for c,o in zip(columns, first, strict=True)]
-    paired = ood_table(columns[0], dict(zip(sets, columns[1:], strict=True)), next(iter(models)), n_boot, seed=seed)
-    return dict(info or {}, statistic=statistic, t=ts, n_in=len(u), n_out={k:len(o) for k,o in sets.items()}, n_bits=n_bits, n_boot=n_boot, seed=seed,
+    if u.is_floating_point(): raise ValueError(f"u: need integer levels, got {u.dtype}")
+    ts,boot = _times(t),dict(n_boot=n_boot, seed=seed)
+    summary,tables,scores = zip(*(_of_model(k, m, u, sets, n_bits, statistic, ts, boot, kwargs) for k,m in models.items()), strict=True)
+    side = [pd.DataFrame(dict(zip(models, o, strict=True))) for o in zip(*scores, strict=True)] # a column for each model
+    paired = ood_table(side[0], dict(zip(sets, side[1:], strict=True)), next(iter(models)), **boot).rename(columns=dict(statistic='model'))
+    return dict(info or {}, statistic=statistic, t=ts, n_in=len(u), n_out={k:len(o) for k,o in sets.items()}, n_bits=n_bits, **boot,
                 models={k:dict(kind=type(m).__name__, config=getattr(m, 'config', None)) for k,m in models.items()}, **_made_with(next(iter(models.values()))),
-                summary=summary, paired=paired.rename(columns=dict(statistic='model'))[['set','model','auroc','diff','diff_low','diff_high']].to_dict('records'), tables=tables)
+                summary=list(summary), paired=paired[['set','model','auroc','diff','diff_low','diff_high']].to_dict('records'),
+                tables={k:o.to_dict('records') for k,o in zip(models, tables, strict=True)})
