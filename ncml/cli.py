@@ -38,6 +38,16 @@ from .two_part import sample_ncml
 from .sanity import lsb_flip, plot_sanity, plus_minus_one, sanity_test
 
 # %% ../nbs/13_cli.ipynb #6279201b
+_dashes = int(version('fastcore').split('.')[0])>=2
+
+def _respell(argv, dashes=_dashes):
+    "Options of several words with `-` or `_` between them, as this version of fastcore wants them"
+    def one(a):
+        name,eq,value = a.partition('=')
+        return (name[:2] + (name[2:].replace('_', '-') if dashes else name[2:].replace('-', '_')) + eq + value) if a.startswith('--') else a
+    return [one(a) for a in argv]
+if Path(sys.argv[0]).stem.startswith('ncml_'): sys.argv[1:] = _respell(sys.argv[1:])
+
 def _in_shell(name): return Path(sys.argv[0]).stem==name # fastcore's is_cli is also true inside nbdev_test
 
 def _one_line(f):
@@ -149,12 +159,12 @@ def _device(name):
     if device.type=='cuda' and not torch.cuda.is_available(): raise ValueError(f"device: PyTorch sees no GPU, got {name!r}")
     return device
 
-def _new_file(out, suffixes):
+def _new_file(out, suffixes, name='out'):
     "`out` as a path that can be written to; refused before anything is computed"
     out = Path(out)
-    if out.suffix not in suffixes: raise ValueError(f"out: need a {' or '.join(suffixes)} file, got {out.name!r}")
-    if out.exists(): raise ValueError(f"out: {out} exists, and nothing is overwritten")
-    if not out.parent.is_dir(): raise ValueError(f"out: no folder {out.parent}")
+    if out.suffix not in suffixes: raise ValueError(f"{name}: need a {' or '.join(suffixes)} file, got {out.name!r}")
+    if out.exists(): raise ValueError(f"{name}: {out} exists, and nothing is overwritten")
+    if not out.parent.is_dir(): raise ValueError(f"{name}: no folder {out.parent}")
     return out
 
 def _fit(learn, epochs, lr, minutes, folder):
@@ -295,7 +305,7 @@ def _finished(out, n_bits):
 def _new_film(path, model):
     if model.n_bits>8: raise ValueError(f"film: need images of at most 8 bits, got {model.n_bits}")
     if model.n_channels not in (1,3): raise ValueError(f"film: need images of 1 or 3 channels, got {model.n_channels}")
-    return _new_file(path, ('.gif','.webp','.png') if model.n_channels==1 else ('.webp','.png')) # a GIF has 256 colours
+    return _new_file(path, ('.gif','.webp','.png') if model.n_channels==1 else ('.webp','.png'), 'film') # a GIF has 256 colours
 
 def _save_film(film, s, t, path, ncol):
     "The way from the draws to the finished images"
@@ -344,7 +354,7 @@ def ncml_sample(
     if out.suffix=='.npz': _save_levels(out, s.levels.cpu(), model.n_bits)
     else: _save_images(s.levels.cpu(), model.n_bits, out, ncol=ncol)
     if film: _save_film(frames, s, t, film, ncol)
-    print(f"{out}: drawn in {s.seconds['draw']:.1f} s, refined in {s.seconds['refine']:.1f} s by {s.nfe} evaluations of the score each")
+    print(f"{out}{f' and {film}' if film else ''}: drawn in {s.seconds['draw']:.1f} s, refined in {s.seconds['refine']:.1f} s by {s.nfe} evaluations of the score each")
     return out
 
 # %% ../nbs/13_cli.ipynb #fca0654e

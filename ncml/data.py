@@ -139,7 +139,8 @@ def show_levels(
     a = _grid(u, n_bits, ncol, pad)
     if ax is None:
         zoom = zoom or min(6, max(1, 600//a.shape[1]))
-        ax = plt.figure(figsize=(a.shape[1]*zoom/80, a.shape[0]*zoom/80), dpi=80).add_axes([0,0,1,1])
+        high,top = a.shape[0]*zoom,0 if titles is None else 16 # pixels; the titles of the first row stand above the images
+        ax = plt.figure(figsize=(a.shape[1]*zoom/80, (high+top)/80), dpi=80).add_axes([0,0,1,high/(high+top)])
         plt.close(ax.figure) # or a notebook would show it twice
     ax.imshow(a.repeat(3//a.shape[2], axis=2), interpolation='nearest')
     ax.axis('off')

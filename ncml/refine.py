@@ -141,6 +141,7 @@ def _at(f, t):
 def _after(after_step, x, t):
     "The state to go on with"
     new = None if after_step is None else after_step(x, torch.tensor(t, dtype=x.dtype, device=x.device))
+    if new is not None and new.shape!=x.shape: raise ValueError(f"after_step: need a state of shape {tuple(x.shape)} or None, got {tuple(new.shape)}")
     return x if new is None else new
 
 # %% ../nbs/08_refine.ipynb #9377b4e7

@@ -118,6 +118,8 @@ def dpm_solver(
     return x
 
 # %% ../nbs/08a_solvers.ipynb #a5623d94
+_adaptive = ['dopri8', 'dopri5', 'bosh3', 'fehlberg2', 'adaptive_heun']
+
 @torch.no_grad()
 def ode_adaptive(
     model:nn.Module, # `log_prob(x, t, y)` in nats
@@ -130,10 +132,12 @@ def ode_adaptive(
     after_step=None, # called with `(x, t)` at each of `ts`; what it returns, if not None, replaces `x`
     rtol:float=1e-3, # relative tolerance of a step
     atol:float=1e-3, # absolute tolerance of a step, in units of `x`
-    method:str='dopri5', # any of torchdiffeq's adaptive methods
+    method:str='dopri5', # or 'dopri8', 'bosh3', 'fehlberg2', 'adaptive_heun' of torchdiffeq
     max_steps:int=1000 # between two of `ts`; `RuntimeError` where they do not suffice
 )->Tensor: # like `x`, at `ts[-1]`
     "Probability-flow ODE by torchdiffeq's adaptive methods"
+    if not (rtol>0 and atol>0): raise ValueError(f"rtol, atol: need numbers above 0, got {rtol} and {atol}")
+    if method not in _adaptive: raise ValueError(f"method: need one of {_adaptive}, got {method!r}")
     for i,t,t_next in _walk(model, sde, x, ts, progress):
         def f(at, x, i=i, t_next=t_next): return ode_drift(model, sde, x, max(at.item(), t_next), y, i) # its first guess of a step may go too far
         ends = torch.tensor([t,t_next], dtype=torch.float64, device=x.device)

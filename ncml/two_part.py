@@ -32,6 +32,7 @@ def refine_grid(
 )->Tensor: # Decreasing times; a single one where the rest is Tweedie's, none at t = 0
     "The times of the second part, from `t` down to `t_floor`"
     if torch.is_tensor(t) and t.ndim: raise ValueError(f"t: need one number, got shape {tuple(t.shape)}; the samplers of a single part take one for each image")
+    if not isinstance(sde, SDE): raise ValueError(f"sde: need an SDE such as VPSDE(), got {sde!r}")
     for k,v in dict(t=t, n_steps=n_steps).items():
         if isinstance(v, bool) or not (torch.is_tensor(v) or isinstance(v, (int,float,np.number))): raise ValueError(f"{k}: need a number, got {v!r}")
     t,t_end = float(t),getattr(model, 't_max', None) or sde.t_end
@@ -54,11 +55,13 @@ def by_batch(
     done,starts = [],range(0, len(noisy), bs)
     for s in (slice(i, i+bs) for i in (progress_bar(starts, leave=False) if progress else starts)):
         try:
-            with names_bs(len(noisy[s])): done.append(to_levels(refined(s), n_bits))
+            with names_bs(len(noisy[s])): x = refined(s)
         except FloatingPointError as e:
             e.finished,e.noisy = torch.cat([to_levels(noisy[:0], n_bits), *done]),noisy
             e.args = (f"{e}, of the batch that begins with image {s.start}; {len(e.finished)} images are finished",)
             raise
+        if x.shape!=noisy[s].shape: raise ValueError(f"solver: need images {tuple(noisy[s].shape)} as it was given, got {tuple(x.shape)}")
+        done.append(to_levels(x, n_bits))
     return torch.cat(done)
 
 def refine_batches(
