@@ -12,19 +12,17 @@ import math
 import platform
 from collections.abc import Iterable
 from importlib.metadata import version
-from itertools import chain
 from zlib import crc32
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
-from fastprogress.fastprogress import progress_bar
 from scipy.stats import rankdata
 from sklearn.metrics import average_precision_score
 from torch import Tensor, nn
-from .data import from_batch, level_width, to_levels, to_unit
-from .likelihood import check_log_prob, evaluating
+from .data import level_width, to_levels, to_unit
+from .likelihood import as_density, check_finite, check_log_prob, data_bits, evaluating, image_batches
 from .sde import as_time
 
 # %% ../nbs/11_ood.ipynb #3f6d3d07
@@ -107,18 +105,9 @@ def _value_and_grad(model, x, t, y):
         return None,grad.detach()
     with torch.enable_grad():
         x = x.detach().requires_grad_()
-        if hasattr(model, 'log_prob'): lp = model.log_prob(x, t, y)
-        else: lp = model(x) if y is None else model(x, y)
-        lp = check_log_prob(lp, x)
+        lp = check_log_prob(model.log_prob(x, t, y), x)
         grad = torch.autograd.grad(lp.sum(), x, allow_unused=True)[0] if lp.requires_grad else None
     return lp.detach(),grad
-
-def _check_finite(v, what, t):
-    "Refuse values `(n,)` that are not finite: how many and which"
-    bad = (~v.isfinite()).nonzero().flatten().tolist()
-    if bad: raise ValueError(f"{what}: need finite values, got {v[bad[0]].item()} and the like for {len(bad)} of {len(v)} images at t={t:g}: "
-                             f"images {', '.join(map(str, bad[:10]))}{', …' if len(bad)>10 else ''}")
-    return v
 
 # %% ../nbs/11_ood.ipynb #4639fee9
 def _measure(model, x, t, y):
@@ -132,9 +121,9 @@ def _measure(model, x, t, y):
 def _columns(t, n_dims, lp=None, norm=None, total=None, png=None):
     "Statistics at one t, from what was measured, `(n,)` each"
     o = {}
-    if lp is not None: o['log_p'] = _check_finite(lp, 'log_prob', t)
+    if lp is not None: o['log_p'] = check_finite(lp, 'log_prob', f't={t:g}')
     if norm is not None:
-        _check_finite(norm, 'gradient of log_prob', t)
+        check_finite(norm, 'gradient of log_prob', f't={t:g}')
         if not norm.any(): raise ValueError(f"log_prob: need a gradient that is not 0 everywhere, got 0 for all {len(norm)} images at t={t:g}; does it round x? If it has none, detach what it returns")
         o['log_grad_norm'] = norm.log()
         if lp is not None: o['log_grad_p'] = lp + norm.log()
@@ -151,28 +140,6 @@ def _times(t):
     if not ts: raise ValueError("t: need at least one condition, got none")
     return ts
 
-def _batches(u, y, bs):
-    "Images and labels, batch by batch, of a tensor `u` or a loader `u`"
-    if isinstance(u, (Tensor, np.ndarray)):
-        if bs<1: raise ValueError(f"bs: need at least one image in a batch, got {bs}")
-        u = torch.as_tensor(u)
-        if y is not None and (y is True or len(y)!=len(u)): raise ValueError(f"y: need one label for each of the {len(u)} images, got {y if y is True else len(y)}")
-        return [(u[i:i+bs], None if y is None else torch.as_tensor(y)[i:i+bs]) for i in range(0, len(u), bs)]
-    if not isinstance(u, Iterable): raise ValueError(f"u: need images or a loader of batches, got {type(u).__name__}")
-    if y is not None and y is not True: raise ValueError("y: need True (use the loader's labels) or None where u is a loader")
-    return u
-
-def _for_model(model, b, y, n_bits):
-    "Images and labels of batch `b` as `model` takes them: on [-1,1], on its device, float64 if it is"
-    x,yb = (*b, None)[:2] if isinstance(b, (tuple,list)) else (b, None)
-    if not torch.is_tensor(x): raise ValueError(f"u: need images or a loader of batches, such as dls.valid; got a loader of {type(x).__name__}")
-    if y is True and yb is None: raise ValueError("y: need a loader of (images, labels) for y=True, got images alone")
-    if n_bits is not None: x = from_batch(x, n_bits)
-    elif not x.is_floating_point(): raise ValueError(f"n_bits: need the bits of integer levels, got None for {x.dtype}")
-    own = next((o for o in chain(model.parameters(), model.buffers()) if o.is_floating_point()), None) if isinstance(model, nn.Module) else None
-    if own is not None: x = x.to(own.device, torch.promote_types(torch.float32, own.dtype))
-    return x,None if y is None else yb.to(x.device)
-
 # %% ../nbs/11_ood.ipynb #5f5f77d1
 def ood_statistics(
     model, # `log_prob(x, t, y)` in nats, a function of x (and y, if given), or `score(x, t, y)` alone
@@ -184,16 +151,13 @@ def ood_statistics(
     progress:bool=False # show a bar?
 )->pd.DataFrame: # a row for each image (and t), a column for each statistic, higher for in-distribution, and `t`
     "Statistics of each image that tell whether it is of the kind the model knows"
-    model = getattr(model, 'density', model) # of a Learner, the averaged weights
-    if not (callable(model) or hasattr(model, 'log_prob') or hasattr(model, 'score')): raise ValueError(f"model: need log_prob(x, t, y), score(x, t, y) or a function of x, got {type(model).__name__}")
-    if n_bits is not None and getattr(model, 'n_bits', n_bits)!=n_bits: raise ValueError(f"n_bits: need the model's own, {model.n_bits}; got {n_bits}")
-    parts,n_dims,batches = {o:[] for o in _times(t)},0,_batches(u, y, bs)
+    if hasattr(model, 'log_prob') or not hasattr(model, 'score'): model = as_density(model)
+    if n_bits is not None: data_bits(model, u, n_bits)
+    parts,n_dims = {o:[] for o in _times(t)},0
     with evaluating(model):
-        for b in progress_bar(batches, leave=False) if progress and hasattr(batches, '__len__') else batches:
-            x,yb = _for_model(model, b, y, n_bits)
+        for x,yb in image_batches(model, u, n_bits, y, bs, progress):
             n_dims,png = x[0].numel(),{} if n_bits is None else dict(png=compressed_bpd(to_levels(x, n_bits), n_bits))
             for o,part in parts.items(): part.append(_measure(model, x, o, yb) | png)
-    if not n_dims: raise ValueError("u: need at least one image, got none")
     return pd.concat([_columns(o, n_dims, **{k:torch.cat([p[k] for p in part]) for k in part[0]}) for o,part in parts.items()])
 
 # %% ../nbs/11_ood.ipynb #2009160c
