@@ -149,8 +149,13 @@ class NCPN(nn.Module):
 
     @property
     def dequantizes(self)->bool:
-        "Does `log_prob` draw noise at t = 0, so that it is an estimate there?"
+        "Does `log_prob` draw noise at t = 0, so that it is a bound there?"
         return self.head=='continuous'
+
+    @property
+    def kind(self)->str: return 'bound' if self.dequantizes else 'exact'
+    @property
+    def told(self)->dict: return dict(T=self.t_max) | (dict(dequantization='uniform', n_samples=1) if self.dequantizes else {})
 
     def dist(self, x:Tensor, t:Tensor, y:Tensor|None=None): # (n,c,h,w), (n,), (n,) -> a mixture with `log_prob` and `sample`
         "The distribution of every pixel given the pixels before it"
