@@ -37,7 +37,7 @@ def images_digest(
 # %% ../nbs/10b_ledger.ipynb #42277d31
 kinds = ('exact','bound','estimate')
 
-def _is_run(model): return all(hasattr(model, k) for k in ('model','sde','config')) and isinstance(model.config, dict)
+def _is_run(model): return isinstance(model, tuple) and all(hasattr(model, k) for k in ('model','config'))
 
 def _average(decay, steps=None):
     return 'last of training' if not decay else f"moving average of training, decay {decay:g}" + (f', {steps} steps' if steps else '')
