@@ -280,7 +280,7 @@ class ODEDensity(nn.Module):
 
     forward = log_prob
 
-# %% ../nbs/05b_adapters.ipynb #ee3177ca
+# %% ../nbs/05b_adapters.ipynb #cd894408
 @contextmanager
 def reseeded(model, seed:int):
     "`model` and the adapters in it with another seed, put back at the end"
