@@ -304,7 +304,9 @@ def _enumerate_conditionals(s, t):
 
 def _mass(s, t):
     if not s.n_bits: return Finding('skip', says="no levels: a density on no grid")
-    if s.n_bits*math.prod(s.shape)<=math.log2(_most_images): value,what = _enumerate_images(s, t)
+    if s.n_bits*math.prod(s.shape)<=math.log2(_most_images):
+        value,what = _enumerate_images(s, t)
+        if getattr(s.raw, 'kind', 'exact')!='exact': return Finding('note', value, None, f"how far the probabilities {what} are from adding up to 1, which those of a bound or an estimate need not")
     elif s.autoregressive: value,what = _enumerate_conditionals(s, t)
     elif (top := s.log_prob(s.images(64, t), t, s.labels(64)).max().item())>0: return Finding('FAIL', top, 0., "an image has a probability above 1")
     else: return Finding('skip', says=f"needs dist, or at most {_most_images} possible images: give a smaller shape")
