@@ -118,7 +118,7 @@ def knn_precision(
     a,b = _check_features(a, b, k+1, f'more than {k} images')
     mean = b.mean(0)
     a,b = a-mean,b-mean
-    reach = _radii(b, k) + 1e-6*b.norm(dim=1).mean()
+    reach = _radii(b, k)
     return torch.cat([(torch.cdist(o, b)<=reach).any(1) for o in a.split(1000)]).double().mean().item()
 
 def knn_recall(
