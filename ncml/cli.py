@@ -199,9 +199,9 @@ def ncml_train(
     p_clean:float=0.1, # Share of clean images in NCML
     mu:str='t', # Times uniform in 't', 'std' or 'log_std'
     class_cond:store_true=False, # Condition on the labels
-    size:int=None, # Resize and crop the images of a folder to this side
+    size:int=None, # Resize and crop the images to this side
     bits:int=None, # Bits to keep of each level, default all
-    channels:int=None, # Channels of the images of a folder, default their own
+    channels:int=None, # Channels, 1 for grey and 3 for colour, default the images' own
     arch:str=None, # Network: 'tiny', 'small', 'medium', 'papers' or 'pixelcnn++', default by image size
     filters:int=None, # Its width (papers: 160)
     blocks:int=None, # Its residual blocks at each scale (papers: 5)
@@ -275,8 +275,7 @@ def _load(run, device):
 
 def _loaders(d, data, n_bits, **kwargs):
     "Loaders of the images that `d` of a run's configuration tells of, or of `data`"
-    same = dict(size=d['size'], channels=d['channels']) if Path(data or d['source']).is_dir() else {}
-    return get_dls(data or d['source'], n_bits=n_bits, seed=d['seed'], root=d['root'], **same, **kwargs)
+    return get_dls(data or d['source'], n_bits=n_bits, size=d['size'], channels=d['channels'], seed=d['seed'], root=d['root'], **kwargs)
 
 def _images(run, model, d, data, n):
     "At most `n` test images of what `run` was trained with, or of `data`, and their labels if the model wants them"
