@@ -349,6 +349,7 @@ def ood_report(
     n_boot:int=1000, # draws of the bootstrap
     seed:int=0, # of the bootstrap
     info:dict|None=None, # anything else worth keeping, JSON-able: command, configurations, where the sets come from
+    keep:bool=False, # also `values`, the statistic of each image at the first t, as `{model: {set: list}}`, for histograms?
     **kwargs # `bs` and `progress` of `ood_statistics`
 )->dict: # JSON-able: `summary` (Table 4), `paired` differences to the first model, `tables`, and how it was made
     "AUROC of several models on several sets beside their bits per dimension at π = 0 and 1"
@@ -358,7 +359,8 @@ def ood_report(
     summary,tables,scores = zip(*(_of_model(k, m, u, sets, n_bits, statistic, ts, boot, kwargs) for k,m in models.items()), strict=True)
     side = [pd.DataFrame(dict(zip(models, o, strict=True))) for o in zip(*scores, strict=True)] # a column for each model
     paired = ood_table(side[0], dict(zip(sets, side[1:], strict=True)), next(iter(models)), **boot).rename(columns=dict(statistic='model'))
+    values = dict(values={k:{s:c.tolist() for s,c in zip(('in-distribution',*sets), o, strict=True)} for k,o in zip(models, scores, strict=True)}) if keep else {}
     return dict(info or {}, statistic=statistic, t=ts, n_in=len(u), n_out={k:len(o) for k,o in sets.items()}, n_bits=n_bits, **boot,
                 models={k:dict(kind=type(m).__name__, config=getattr(m, 'config', None)) for k,m in models.items()}, **_made_with(next(iter(models.values()))),
                 summary=list(summary), paired=paired[['set','model','auroc','diff','diff_low','diff_high']].to_dict('records'),
-                tables={k:o.to_dict('records') for k,o in zip(models, tables, strict=True)})
+                tables={k:o.to_dict('records') for k,o in zip(models, tables, strict=True)}, **values)
