@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['constant_images', 'uniform_images', 'compressed_bpd', 'ood_statistics', 'auroc', 'aupr', 'fpr_at', 'ood_table',
-           'plot_ood', 'ood_report']
+           'plot_ood', 'ood_report', 'robustness_link']
 
 # %% ../nbs/11_ood.ipynb #8d78cc37
 import io
@@ -12,7 +12,7 @@ import math
 import platform
 from collections.abc import Iterable
 from importlib.metadata import version
-from itertools import chain
+from itertools import chain, permutations
 from zlib import crc32
 import matplotlib.pyplot as plt
 import numpy as np
@@ -20,7 +20,7 @@ import pandas as pd
 import torch
 from PIL import Image
 from fastprogress.fastprogress import progress_bar
-from scipy.stats import rankdata
+from scipy.stats import norm, rankdata
 from sklearn.metrics import average_precision_score
 from torch import Tensor, nn
 from .data import from_batch, level_width, to_levels, to_unit
@@ -364,3 +364,26 @@ def ood_report(
                 models={k:dict(kind=type(m).__name__, config=getattr(m, 'config', None)) for k,m in models.items()}, **_made_with(next(iter(models.values()))),
                 summary=list(summary), paired=paired[['set','model','auroc','diff','diff_low','diff_high']].to_dict('records'),
                 tables={k:o.to_dict('records') for k,o in zip(models, tables, strict=True)}, **values)
+
+# %% ../nbs/11_ood.ipynb #efcb2e03
+def _orders(n, seed):
+    "All orders of `n` things if they are few, else 20,000 random ones, `(k,n)`"
+    if n<=8: return np.array([*permutations(range(n))])
+    return _rng(seed, 'orders').permuted(np.tile(np.arange(n), (20_000,1)), axis=1)
+
+def robustness_link(
+    summary:list|pd.DataFrame, # rows of `ood_report`'s summary, one for each model, at least 4
+    column:str='average', # the AUROC to set beside `bpd_1`: a set's, or the average
+    level:float=0.95, # of the interval
+    seed:int=0 # of random orders
+)->dict: # n, rho, p, low, high
+    "Rank correlation, over models, of the bits per dimension at π = 1 with an AUROC"
+    o = pd.DataFrame(summary)
+    if not {'bpd_1',column}<=set(o) or o[['bpd_1',column]].isna().any(axis=None): raise ValueError(f"column: need bpd_1 and {column!r} of every model, got {list(o)} with {int(o.isna().sum().sum())} values missing")
+    n = len(o)
+    if n<4: raise ValueError(f"summary: need at least 4 models, got {n}")
+    a,b = ((r-r.mean())/r.std() if r.std() else r*np.nan for r in (rankdata(o[c]) for c in ('bpd_1',column)))
+    if np.isnan(a+b).any(): raise ValueError(f"column: need models that differ in bpd_1 and in {column!r}")
+    rho = float((a*b).mean())
+    z,half = np.arctanh(np.clip(rho, -1+1e-15, 1-1e-15)),norm.ppf((1+level)/2)*math.sqrt((1+rho**2/2)/(n-3))
+    return dict(n=n, rho=rho, p=float((np.abs((a*b[_orders(n, seed)]).mean(1))>=abs(rho)-1e-9).mean()), low=float(np.tanh(z-half)), high=float(np.tanh(z+half)))
