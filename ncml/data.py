@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['level_width', 'to_unit', 'to_levels', 'reduce_bits', 'from_batch', 'show_levels', 'save_grid', 'toy_images', 'digits',
-           'photo_patches', 'load_images', 'public_images', 'LevelDataset', 'LevelDL', 'image_dls', 'get_dls']
+           'photo_patches', 'load_images', 'public_images', 'LevelDataset', 'LevelDL', 'image_dls', 'resize_images',
+           'get_dls']
 
 # %% ../nbs/00_data.ipynb #732bdf2f
 import math
@@ -437,14 +438,28 @@ def _load_folder(path, size, channels, bits):
         raise ValueError(f"source must have the same classes in {list(loaded)}, got {classes}")
     return {s:(u,y) for s,(u,y,_) in loaded.items()},classes[0]
 
+# %% ../nbs/00_data.ipynb #49fdb689
+def resize_images(
+    u:Tensor, # integer levels `(n,c,h,w)`
+    size:int|tuple|None=None, # side, or `(h,w)`: resize to cover it and crop the centre; as they are if not given
+    channels:int|None=None, # 1 grey, 3 colour; as they are if not given
+    n_bits:int=8 # bits that `u` has
+)->Tensor: # levels `(n,channels,*size)`
+    "Images in another size and number of channels; only 8-bit ones of 1 or 3 channels can change"
+    size = tuple(u.shape[2:]) if size is None else (size,size) if isinstance(size, int) else tuple(size)
+    if len(size)!=2 or min(size)<1: raise ValueError(f"size: need a side or (h,w) of at least 1, got {size[0] if len(set(size))==1 else size}")
+    if (channels or u.shape[1],*size)==u.shape[1:]: return u
+    if n_bits!=8 or u.shape[1] not in (1,3):
+        raise ValueError(f"size, channels: need 8-bit images of 1 or 3 channels to change, got {n_bits} bits and {u.shape[1]} channels")
+    if channels not in (None,1,3): raise ValueError(f"channels: need 1 or 3, got {channels}")
+    images = (Image.fromarray(a[0] if len(a)==1 else a.transpose(1,2,0)) for a in u.byte().cpu().numpy())
+    return torch.from_numpy(np.stack([_image_levels(im, channels or u.shape[1], size, 8, 'u') for im in images]))
+
 # %% ../nbs/00_data.ipynb #be77e1b4
 def _get_sets(source, n_bits, size, channels, root, download, seed):
-    "The sets of `source` `{name: (u,y)}`, their bits, and names of labels"
+    "The sets of `source` `{name: (u,y)}`, their bits, and names of labels; a folder's in `size` and `channels`"
     path = Path(source)
-    folder = path.is_dir() and source not in ('digits','photos',*_public)
-    if not folder and (size,channels)!=(None,None):
-        raise ValueError(f"size and channels apply to a folder of images, got source={str(source)!r}")
-    if folder:
+    if path.is_dir() and source not in ('digits','photos',*_public):
         bits = 8 if n_bits is None or n_bits<=8 else 16
         sets,classes = _load_folder(path, size, channels, bits)
         return sets,bits,classes
@@ -461,8 +476,8 @@ def _get_sets(source, n_bits, size, channels, root, download, seed):
 def get_dls(
     source:str|Path='digits', # 'digits', 'photos', a name of `public_images`, a folder of images, or an .npz file
     n_bits:int|None=None, # bits to keep, the top ones; all if not given
-    size:int|tuple|None=None, # for a folder, as in `load_images`
-    channels:int|None=None, # for a folder, as in `load_images`
+    size:int|tuple|None=None, # resize to cover it and crop the centre, as in `load_images`; as they are if not given
+    channels:int|None=None, # 1 grey, 3 colour, for a folder also 2 and 4; as they are if not given
     valid_pct:float=0.1, # share to validate on, if the source has no images for that
     root:str|Path='data', # for a public set, as in `public_images`
     download:bool=False, # for a public set, as in `public_images`
@@ -472,7 +487,7 @@ def get_dls(
     "Loaders for `source`, whatever it is"
     sets,bits,classes = _get_sets(source, n_bits, size, channels, root, download, seed)
     n_bits = bits if n_bits is None else n_bits
-    sets = {s:(reduce_bits(u, n_bits, bits),y) for s,(u,y) in sets.items()}
+    sets = {s:(reduce_bits(resize_images(u, size, channels, bits), n_bits, bits),y) for s,(u,y) in sets.items()}
     if 'valid' not in sets:
         u,y = sets['train']
         n,n_valid = len(u),round(len(u)*valid_pct)

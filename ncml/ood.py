@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['constant_images', 'uniform_images', 'compressed_bpd', 'ood_statistics', 'auroc', 'aupr', 'fpr_at', 'ood_table',
-           'plot_ood', 'ood_report']
+           'plot_ood', 'ood_report', 'robustness_link']
 
 # %% ../nbs/11_ood.ipynb #8d78cc37
 import io
@@ -12,13 +12,14 @@ import math
 import platform
 from collections.abc import Iterable
 from importlib.metadata import version
+from itertools import permutations
 from zlib import crc32
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
-from scipy.stats import rankdata
+from scipy.stats import norm, rankdata
 from sklearn.metrics import average_precision_score
 from torch import Tensor, nn
 from .data import level_width, to_levels, to_unit
@@ -313,6 +314,7 @@ def ood_report(
     n_boot:int=1000, # draws of the bootstrap
     seed:int=0, # of the bootstrap
     info:dict|None=None, # anything else worth keeping, JSON-able: command, configurations, where the sets come from
+    keep:bool=False, # also `values`, the statistic of each image at the first t, as `{model: {set: list}}`, for histograms?
     **kwargs # `bs` and `progress` of `ood_statistics`
 )->dict: # JSON-able: `summary` (Table 4), `paired` differences to the first model, `tables`, and how it was made
     "AUROC of several models on several sets beside their bits per dimension at π = 0 and 1"
@@ -322,7 +324,31 @@ def ood_report(
     summary,tables,scores = zip(*(_of_model(k, m, u, sets, n_bits, statistic, ts, boot, kwargs) for k,m in models.items()), strict=True)
     side = [pd.DataFrame(dict(zip(models, o, strict=True))) for o in zip(*scores, strict=True)] # a column for each model
     paired = ood_table(side[0], dict(zip(sets, side[1:], strict=True)), next(iter(models)), **boot).rename(columns=dict(statistic='model'))
+    values = dict(values={k:{s:c.tolist() for s,c in zip(('in-distribution',*sets), o, strict=True)} for k,o in zip(models, scores, strict=True)}) if keep else {}
     return dict(info or {}, statistic=statistic, t=ts, n_in=len(u), n_out={k:len(o) for k,o in sets.items()}, n_bits=n_bits, **boot,
                 models={k:dict(kind=type(m).__name__, config=getattr(m, 'config', None)) for k,m in models.items()}, **_made_with(next(iter(models.values()))),
                 summary=list(summary), paired=paired[['set','model','auroc','diff','diff_low','diff_high']].to_dict('records'),
-                tables={k:o.to_dict('records') for k,o in zip(models, tables, strict=True)})
+                tables={k:o.to_dict('records') for k,o in zip(models, tables, strict=True)}, **values)
+
+# %% ../nbs/11_ood.ipynb #efcb2e03
+def _orders(n, seed):
+    "All orders of `n` things if they are few, else 20,000 random ones, `(k,n)`"
+    if n<=8: return np.array([*permutations(range(n))])
+    return _rng(seed, 'orders').permuted(np.tile(np.arange(n), (20_000,1)), axis=1)
+
+def robustness_link(
+    summary:list|pd.DataFrame, # rows of `ood_report`'s summary, one for each model, at least 4
+    column:str='average', # the AUROC to set beside `bpd_1`: a set's, or the average
+    level:float=0.95, # of the interval
+    seed:int=0 # of random orders
+)->dict: # n, rho, p, low, high
+    "Rank correlation, over models, of the bits per dimension at π = 1 with an AUROC"
+    o = pd.DataFrame(summary)
+    if not {'bpd_1',column}<=set(o) or o[['bpd_1',column]].isna().any(axis=None): raise ValueError(f"column: need bpd_1 and {column!r} of every model, got {list(o)} with {int(o.isna().sum().sum())} values missing")
+    n = len(o)
+    if n<4: raise ValueError(f"summary: need at least 4 models, got {n}")
+    a,b = ((r-r.mean())/r.std() if r.std() else r*np.nan for r in (rankdata(o[c]) for c in ('bpd_1',column)))
+    if np.isnan(a+b).any(): raise ValueError(f"column: need models that differ in bpd_1 and in {column!r}")
+    rho = float((a*b).mean())
+    z,half = np.arctanh(np.clip(rho, -1+1e-15, 1-1e-15)),norm.ppf((1+level)/2)*math.sqrt((1+rho**2/2)/(n-3))
+    return dict(n=n, rho=rho, p=float((np.abs((a*b[_orders(n, seed)]).mean(1))>=abs(rho)-1e-9).mean()), low=float(np.tanh(z-half)), high=float(np.tanh(z+half)))
