@@ -176,7 +176,7 @@ def _with_score(model):
     if not callable(model): raise ValueError(f"model: need a score function of x and t, a method score, or log_prob, got {type(model).__name__}")
     return model
 
-# %% ../nbs/05b_adapters.ipynb #226b6311
+# %% ../nbs/05b_adapters.ipynb #630acad2
 class ODESolution(NamedTuple):
     "What `ode_log_prob` found"
     log_prob:Tensor # (n,), nats
@@ -212,7 +212,7 @@ def ode_log_prob(
 )->ODESolution:
     "Log density of `x` at `t` by the probability-flow ODE"
     t_max = check_t_max(sde, sde.t_end if t_max is None else t_max)
-    t,keep,nfe = as_time(t, x, t_max),torch.is_grad_enabled(),0
+    t,keep,nfe = as_time(t, x, t_max).to(x.dtype),torch.is_grad_enabled(),0
     probes = _unit_vectors(x) if probes is None else probes/len(probes)**.5
     r0,r1 = t.sqrt(),math.sqrt(t_max)
     def f(clock, state):
@@ -232,7 +232,7 @@ def _normal_prior(sde, t_max):
     s = sde.std(torch.tensor(t_max, dtype=torch.float64)).item()
     return lambda x: (-(x/s)**2/2 - math.log(s*math.sqrt(2*math.pi))).flatten(1).sum(1)
 
-# %% ../nbs/05b_adapters.ipynb #0bb09bb7
+# %% ../nbs/05b_adapters.ipynb #9d104f3f
 class ODEDensity(nn.Module):
     "The log likelihood of a score model by the probability-flow ODE"
     kind = 'estimate'
@@ -280,7 +280,7 @@ class ODEDensity(nn.Module):
 
     forward = log_prob
 
-# %% ../nbs/05b_adapters.ipynb #cd894408
+# %% ../nbs/05b_adapters.ipynb #d9995057
 @contextmanager
 def reseeded(model, seed:int):
     "`model` and the adapters in it with another seed, put back at the end"
