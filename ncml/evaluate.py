@@ -13,18 +13,22 @@ import platform
 import shlex
 import sys
 from importlib.metadata import version
+from functools import partial
 from pathlib import Path
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import torch
 from fastcore.script import call_parse, store_true
 from fastprogress.fastprogress import progress_bar
 from torch import nn
-from .cli import _at_least, _choice, _device, _load, _loaders, _new_file, _numbers, _one_line, _perturbations, _show, _target, _test_set, sanity_table
+from .cli import _at_least, _choice, _device, _load, _loaders, _new_file, _numbers, _one_line, _perturbations, _show, _target, _test_set
 from .data import _get_sets, _public, photo_patches, public_images, reduce_bits, resize_images
 from .fid import InceptionFeatures, load_features, plot_quality, quality_table, sample_quality, save_features, train_features
+from .ledger import bpd_entry, quote
 from .ood import constant_images, ood_report, plot_ood, uniform_images
-from .sanity import plot_sanity
+from .sanity import delta_log_prob, flip_bit, mean_perturbation, plot_delta_log_prob, plot_sanity, sanity_test
+from .sde import get_sde
 from .solvers import solvers
 from .two_part import sample_ncml
 
@@ -99,20 +103,34 @@ def _save_picture(fig, path):
     plt.close(fig)
 
 # %% ../nbs/13a_evaluate.ipynb #ab0ac2be
-def _sanity(models, u, y, n_bits, perturbations, pis, seed, progress):
-    "The tables of all models, one below the other"
-    def one(m): return sanity_table(m, u, y if getattr(m, 'n_classes', 0) else None, n_bits, perturbations, pis, seed=seed)
-    items = progress_bar(list(models.items()), leave=False) if progress else models.items()
-    tables = {k:one(m) for k,m in items}
-    return pd.concat([o.assign(model=k)[['model', *o]] for k,o in tables.items()], ignore_index=True)
+def _perturbing(perturb, n_bits):
+    "The perturbations that `--perturb` names"
+    if perturb=='both': return [*_perturbations.values()]
+    if perturb in _perturbations: return [_perturbations[perturb]]
+    if perturb=='bits': return [partial(flip_bit, bit=b) for b in range(n_bits)]
+    bit = perturb.removeprefix('bit=')
+    if perturb==bit or not bit.isdecimal() or int(bit)>=n_bits:
+        raise ValueError(f"perturb: need 'both', one of {list(_perturbations)}, 'bits', or 'bit=' and a number below {n_bits}, got {perturb!r}")
+    return [partial(flip_bit, bit=int(bit))]
+
+def _curves(found, u, y, n_bits, n, seed):
+    "`delta_log_prob` of each run at `n` times from 0 to its largest, as equation 9 has it, and the runs' SDEs"
+    runs = {k:(m,get_sde(**c['sde'])) for k,(m,c) in found.items() if c and c['noise']['p_clean']<1}
+    if not runs: raise ValueError("curve: need a run that was trained with noise, got none")
+    ts = {k:np.linspace(0, found[k][1]['noise']['t_max'], n) for k in runs}
+    return {k:delta_log_prob(m, u, n_bits, ts[k], y=y if m.n_classes else None, seed=seed) for k,(m,_) in runs.items()},{k:o for k,(_,o) in runs.items()}
 
 def _plot_sanity(table):
     "A picture for each perturbation, a line for each model"
     kinds = list(dict.fromkeys(table.perturbation))
-    fig,axs = plt.subplots(1, len(kinds), figsize=(4.5*len(kinds),3), dpi=80, squeeze=False)
-    for p,ax in zip(kinds, axs[0], strict=True): plot_sanity({k:o for k,o in table[table.perturbation==p].groupby('model', sort=False)}, ax)
+    cols = min(len(kinds), 4)
+    fig,axs = plt.subplots(-(-len(kinds)//cols), cols, figsize=(4.5*cols,3.2*-(-len(kinds)//cols)), dpi=80, squeeze=False)
+    for ax in axs.flat[len(kinds):]: ax.set_axis_off()
+    for p,ax in zip(kinds, axs.flat, strict=False): plot_sanity(table[table.perturbation==p], ax)
+    fig.tight_layout()
     return fig
 
+# %% ../nbs/13a_evaluate.ipynb #8bee4113
 @call_parse
 @_one_line
 def ncml_sanity(
@@ -120,26 +138,44 @@ def ncml_sanity(
     data:str=None, # Images as in ncml_train, default those the first run was trained with
     n_test:int=1000, # Test images
     pis:str='0,0.5,1', # Probabilities of a perturbation
-    perturb:str='both', # 'lsb_flip', 'plus_minus_one' or 'both'
+    perturb:str='both', # 'lsb_flip', 'plus_minus_one', 'both', 'bit=3' for that bit (0 is the lowest), or 'bits' for each in turn
+    curve:int=0, # Also Δlog p(t) of each run at so many times from 0 to its largest, with a picture OUT-curve.png
     size:int=None, # Resize the images to this side, default as for the run
     bits:int=None, # Bits of a level, default the model's
     seed:int=0, # Of the perturbation
+    bs:int=64, # Images at a time
     out:str=None, # JSON file to write, and a picture beside it, default RUN/sanity-test.json
     device:str=None, # 'cpu' or 'cuda', default whatever is there
 )->pd.DataFrame: # A row for each model, perturbation and π
     "The sanity test: bits per dimension of test images and of their perturbed versions"
     args = dict(locals())
-    _at_least(n_test=(n_test, 1))
-    if perturb not in ('both',*_perturbations): raise ValueError(f"perturb: need 'both' or one of {list(_perturbations)}, got {perturb!r}")
+    _at_least(n_test=(n_test, 1), curve=(curve, 0), bs=(bs, 1))
     probs,(file,picture),found = _numbers('pis', pis),_new_pair(out, targets, 'sanity-test'),_named(targets, device)
+    drawn = _new_file(file.with_name(f'{file.stem}-curve.png'), ('.png',)) if curve else None
     bits = _bits(found, bits)
-    u,y,images = _test_images(found, data, bits, n_test, size)
-    table = _sanity({k:m for k,(m,_) in found.items()}, u, y, bits, tuple(_perturbations) if perturb=='both' else (perturb,), probs, seed, sys.stdout.isatty())
-    print(f"bits per dimension of {len(u)} {images['part']} images at t = 0\n{_show(table)}")
-    file.write_text(json.dumps(_told(ncml_sanity, args, found, images) | _versions() | dict(table=json.loads(table.to_json(orient='records'))), indent=1)+'\n')
+    kinds,(u,y,images) = _perturbing(perturb, bits),_test_images(found, data, bits, n_test, size)
+    models,progress = {k:m for k,(m,_) in found.items()},sys.stdout.isatty()
+    table = pd.concat([sanity_test(models, u, bits, y, probs, p, bs, seed, progress=progress) for p in kinds], ignore_index=True)
+    entries = [bpd_entry(m, u, bits, y if getattr(m, 'n_classes', 0) else None, name=k, bs=bs, weights=_ema(found[k][1])) for k,m in models.items()]
+    more = {}
+    if curve:
+        curves,sdes = _curves(found, u, y, bits, curve, seed)
+        more['curves'] = {k:o.to_dict('records') for k,o in curves.items()}
+        more['perturbation'] = {k:mean_perturbation(sdes[k], u, bits, o.t[o.pi==o.pi[0]].to_numpy()).tolist() for k,o in curves.items()}
+        _save_picture(plot_delta_log_prob(curves, sdes, u, bits)[0].figure, drawn)
+    print(f"bits per dimension of {len(u)} {images['part']} images at t = 0; intervals of 95% are in {file.name}\n{_show(_brief(table))}", *map(quote, entries), sep='\n')
+    file.write_text(json.dumps(_told(ncml_sanity, args, found, images) | _versions() | dict(ledger=entries, table=json.loads(table.to_json(orient='records'))) | more, indent=1)+'\n')
     _save_picture(_plot_sanity(table), picture)
-    print(f"{file} and {picture.name}")
+    print(f"{file} and {picture.name}{f', {drawn.name}' if drawn else ''}")
     return table
+
+def _brief(table):
+    "The columns worth reading in a shell"
+    return table.drop(columns=[o for o in table if o.endswith(('low','high'))] + ([] if table.model.nunique()>1 else ['vs','vs_stderr']))
+
+def _ema(config):
+    "Which weights a run holds, in the ledger's words"
+    return config and config.get('training', {}).get('ema') and f"moving average of training, decay {config['training']['ema']:g}"
 
 # %% ../nbs/13a_evaluate.ipynb #dca2e3e1
 _generated = ('constant','uniform','photos','mirrored')

@@ -124,7 +124,7 @@ def sanity_test(
     model, # as in `sanity_values`, or several: `{name: model}`
     u, # integer levels `(n,c,h,w)`, or a loader of such batches `u`, `(u,)` or `(u, y)`
     n_bits:int|None=None, # bits of the images; the model's or the loader's own if not given
-    y=None, # labels `(n,)`; True: the loader's; None: none are passed on
+    y=None, # labels `(n,)`; True: the loader's; None: none are passed on. Of several models, those with `n_classes` get them
     pis=(0.,.5,1.), # probabilities of a perturbation; 0 is always measured too
     perturb=lsb_flip, # or any function of `u, pi, n_bits, generator`, such as `plus_minus_one`, `partial(flip_bit, bit=3)`
     bs:int=64, # batch size, where `u` is a tensor
@@ -134,12 +134,12 @@ def sanity_test(
 )->pd.DataFrame: # a row for each π (and model): `bpd`, `stderr`, `low`, `high`; the same for the difference `diff` to π = 0 and, with several models, `vs` to the first
     "Bits per dimension of images and of their perturbed versions, paired"
     if not 0<level<1: raise ValueError(f"level must be a share in (0, 1), got {level}")
-    args = y,pis,perturb,bs,seed,progress
-    if not isinstance(model, dict): return _table(sanity_values(model, u, n_bits, *args), _name(perturb), level)
+    args = pis,perturb,bs,seed,progress
+    if not isinstance(model, dict): return _table(sanity_values(model, u, n_bits, y, *args), _name(perturb), level)
     if not model: raise ValueError("model must hold at least one model, got none")
     n_bits = data_bits(next(iter(model.values())), u, n_bits)
     if not isinstance(u, (Tensor, np.ndarray)): u = list(u) # a loader may shuffle, and all models are to see the same
-    values = {k:sanity_values(m, u, n_bits, *args) for k,m in model.items()}
+    values = {k:sanity_values(m, u, n_bits, y if getattr(as_density(m), 'n_classes', 0) else None, *args) for k,m in model.items()}
     first = next(iter(values.values()))
     return pd.concat({k:_table(v, _name(perturb), level, first) for k,v in values.items()}, names=['model']).droplevel(1).reset_index()
 
