@@ -194,7 +194,9 @@ def _solve(f, state, rtol, atol, n_steps, max_steps):
         return odeint(f, state, clock, method='rk4', options=dict(grid_constructor=lambda *_: grid))[-1]
     options = dict(norm=_worst_image, step_t=clock[1:], max_num_steps=max_steps)
     try: return odeint(f, state, clock, rtol=rtol, atol=atol, method='dopri5', options=options)[-1]
-    except AssertionError as e: raise RuntimeError(f"ode_log_prob: no way from t to t_max in {max_steps} steps at rtol={rtol:g}, atol={atol:g} ({e}); is the score smooth?") from e
+    except AssertionError as e:
+        if not any(o in str(e) for o in ('max_num_steps', 'underflow', 'non-finite')): raise # not torchdiffeq's
+        raise RuntimeError(f"ode_log_prob: no way from t to t_max in {max_steps} steps at rtol={rtol:g}, atol={atol:g} ({e}); is the score smooth?") from e
 
 def ode_log_prob(
     score, # Function of x, t (and y, if given): the score, like x, differentiable in x
