@@ -87,7 +87,10 @@ def _command(f, args):
 
 def _told(f, args, found, images):
     "What a file tells beside the result"
-    runs = {k:c and {o:c[o] for o in ('weights_sha256','sde','noise')} | dict(data={o:c['data'][o] if o!='source' else _bare(c['data'][o]) for o in (*_split, 'n_train')}) for k,(_,c) in found.items()}
+    def of(c):
+        data = {o:c['data'][o] if o!='source' else _bare(c['data'][o]) for o in (*_split, 'n_train')}
+        return {o:c[o] for o in ('weights_sha256','model','sde','noise')} | dict(data=data, training={o:c.get('training', {}).get(o) for o in ('objective','epochs','lr','bs','ema','seed')})
+    runs = {k:c and of(c) for k,(_,c) in found.items()}
     return dict(command=_command(f, args), runs=runs, images=images)
 
 def _versions(): return dict(versions={k:version(k) for k in ('ncml','torch','numpy')} | dict(python=platform.python_version()))
