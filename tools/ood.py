@@ -1,23 +1,17 @@
 #!/usr/bin/env python3
 """Out-of-distribution detection by runs of the digits job, and write what came out as JSON: `tools/ood.py --help`."""
-import inspect
 import json
 import shlex
 import sys
 from pathlib import Path
 import torch
 from fastcore.script import call_parse
-from ncml.cli import ncml_train
 from ncml.data import digits, photo_patches, reduce_bits
+from ncml.evaluate import trained_by
 from ncml.ood import constant_images, ood_report, robustness_link, uniform_images
 from ncml.run import load_run
 
 n_bits,shape = 4,(1,8,8)
-
-def trained_by(training):
-    "The command line of a run, from its configuration"
-    default = {k:p.default for k,p in inspect.signature(ncml_train).parameters.items()} | dict(run=training['run'], lr=training['lr'], epochs=training['epochs'])
-    return shlex.join(['ncml_train', *(w for k,d in default.items() if k in training and training[k]!=d for w in (f'--{k}', str(training[k])))])
 
 @call_parse
 def main(
@@ -44,7 +38,7 @@ def main(
     result = dict(
         command=shlex.join(['python', 'tools/ood.py', *({str(runs):'RUNS', str(out):'OUT'}.get(o, o) for o in sys.argv[1:])]),
         runs={k:{c:o.config[c] for c in ('weights_sha256','sde','noise','data')} | dict(
-            command=trained_by(o.config['training']), seconds=o.config['training']['seconds'], versions=o.config['training']['versions'] | {c:o.config[c] for c in ('ncml','torch')},
+            command=trained_by(o.config), seconds=o.config['training']['seconds'], versions=o.config['training']['versions'] | {c:o.config[c] for c in ('ncml','torch')},
             sanity=[s for s in json.loads((runs/k/'sanity.json').read_text()) if s['perturbation']=='lsb_flip']) for k,o in loaded.items()},
         sets=dict(digits='test images of ncml.data.digits()', constant='constant_images', uniform='uniform_images', photos="photo_patches(8), mean of the colours, reduced to 4 bits",
                   mirrored='the test digits, left and right swapped', unseen='validation digits, of the same kind: a control'),
