@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torchdiffeq import odeint
 from .data import level_width
-from .likelihood import check_log_prob
+from .likelihood import as_density, check_log_prob
 from .sde import SDE, as_time, check_t_max, expand_to
 
 # %% ../nbs/05b_adapters.ipynb #41f14735
@@ -54,11 +54,6 @@ def _owner(f):
     return o if isinstance(o, nn.Module) else None
 
 # %% ../nbs/05b_adapters.ipynb #3e6458be
-def _log_density(model, x, t, y):
-    "`model.log_prob(x, t, y)`, or a plain function of x (and y, if given)"
-    if hasattr(model, 'log_prob'): return model.log_prob(x, t, y)
-    return model(x) if y is None else model(x, y)
-
 def _merged(own, model):
     "`own` and what `model` has told; where they clash, the model's under 'model.…'"
     told = dict(getattr(model, 'told', None) or {})
@@ -73,8 +68,7 @@ class Dequantized(nn.Module):
         seed:int=0, # Of the draws
     ):
         super().__init__()
-        if not callable(getattr(model, 'log_prob', model)): raise ValueError(f"model: need log_prob(x, t, y) or a function of x, got {type(model).__name__}")
-        self.model,self.owner,self.n_bits,self.n_samples,self.seed = model,_owner(model),n_bits,_check_count('n_samples', n_samples),seed
+        self.model,self.n_bits,self.n_samples,self.seed = as_density(model),n_bits,_check_count('n_samples', n_samples),seed
         self.delta = level_width(n_bits)
         for k in ('n_classes', 't_max'):
             if hasattr(model, k): setattr(self, k, getattr(model, k))
@@ -92,8 +86,8 @@ class Dequantized(nn.Module):
         "Log of the mean mass over the draws at t = 0; log of density times cell at t > 0"
         t = as_time(t, x)
         clean,offset = expand_to(t==0, x),x[0].numel()*math.log(self.delta)
-        if not clean.any(): return check_log_prob(_log_density(self.model, x, t, y), x) + offset
-        def log_weight(z): return _log_density(self.model, torch.where(clean, x + self.delta*(z-0.5), x), t, y)
+        if not clean.any(): return check_log_prob(self.model.log_prob(x, t, y), x) + offset
+        def log_weight(z): return self.model.log_prob(torch.where(clean, x + self.delta*(z-0.5), x), t, y)
         gens = content_generators(x, self.seed, self.n_bits, 'dequantize')
         return _log_mean(log_weight, x, torch.rand, x.shape[1:], gens, self.n_samples) + offset
 
