@@ -341,7 +341,7 @@ def robustness_link(
     column:str='average', # the AUROC to set beside `bpd_1`: a set's, or the average
     level:float=0.95, # of the interval
     seed:int=0 # of random orders
-)->dict: # n, rho, p, low, high
+)->dict: # n, rho, p, low, high; no interval (None) where |rho| is 1
     "Rank correlation, over models, of the bits per dimension at π = 1 with an AUROC"
     o = pd.DataFrame(summary)
     if not {'bpd_1',column}<=set(o) or o[['bpd_1',column]].isna().any(axis=None): raise ValueError(f"column: need bpd_1 and {column!r} of every model, got {list(o)} with {int(o.isna().sum().sum())} values missing")
@@ -350,5 +350,6 @@ def robustness_link(
     a,b = ((r-r.mean())/r.std() if r.std() else r*np.nan for r in (rankdata(o[c]) for c in ('bpd_1',column)))
     if np.isnan(a+b).any(): raise ValueError(f"column: need models that differ in bpd_1 and in {column!r}")
     rho = float((a*b).mean())
-    z,half = np.arctanh(np.clip(rho, -1+1e-15, 1-1e-15)),norm.ppf((1+level)/2)*math.sqrt((1+rho**2/2)/(n-3))
-    return dict(n=n, rho=rho, p=float((np.abs((a*b[_orders(n, seed)]).mean(1))>=abs(rho)-1e-9).mean()), low=float(np.tanh(z-half)), high=float(np.tanh(z+half)))
+    half = norm.ppf((1+level)/2)*math.sqrt((1+rho**2/2)/(n-3))
+    low,high = (None,None) if abs(rho)>1-1e-9 else np.tanh(np.arctanh(rho)+[-half,half]).tolist()
+    return dict(n=n, rho=rho, p=float((np.abs((a*b[_orders(n, seed)]).mean(1))>=abs(rho)-1e-9).mean()), low=low, high=high)
