@@ -53,6 +53,11 @@ def _owner(f):
     o = getattr(f, '__self__', None)
     return o if isinstance(o, nn.Module) else None
 
+def _classes_of(adapter, *sources):
+    "Give `adapter` the number of classes that one of `sources` tells"
+    k = next((o.n_classes for o in sources if getattr(o, 'n_classes', None) is not None), None)
+    if k is not None: adapter.n_classes = k
+
 # %% ../nbs/05b_adapters.ipynb #3e6458be
 def _merged(own, model):
     "`own` and what `model` has told; where they clash, the model's under 'model.…'"
@@ -69,9 +74,10 @@ class Dequantized(nn.Module):
     ):
         super().__init__()
         self.model,self.n_bits,self.n_samples,self.seed = as_density(model),n_bits,_check_count('n_samples', n_samples),seed
+        if getattr(self.model, 'n_bits', n_bits)!=n_bits: raise ValueError(f"n_bits: need the model's own, {self.model.n_bits}, got {n_bits}")
         self.delta = level_width(n_bits)
         for k in ('n_classes', 't_max'):
-            if hasattr(model, k): setattr(self, k, getattr(model, k))
+            if hasattr(self.model, k): setattr(self, k, getattr(self.model, k))
 
     @property
     def kind(self)->str: return 'bound' if getattr(self.model, 'kind', 'exact') in ('exact', 'bound') else 'estimate'
@@ -109,6 +115,7 @@ class ImportanceWeighted(nn.Module):
         if not callable(log_weight): raise ValueError(f"log_weight: need a function of x and noise, got {type(log_weight).__name__}")
         if n_bits is not None: level_width(n_bits) # refuses what is no number of bits
         self.log_weight,self.owner,self.draw,self.seed,self.n_bits = log_weight,_owner(log_weight),draw,seed,n_bits
+        _classes_of(self, log_weight, self.owner)
         self.noise_shape = (noise_shape,) if isinstance(noise_shape, int) else tuple(noise_shape)
         self.n_samples = _check_count('n_samples', n_samples)
 
@@ -141,7 +148,7 @@ def _checked_score(score, x, t, y):
     if not isinstance(s, Tensor) or s.shape!=x.shape: raise ValueError(f"score: need shape {tuple(x.shape)}, like x, got {tuple(s.shape) if isinstance(s, Tensor) else type(s)}")
     bad = (~s.isfinite().flatten(1).all(1)).nonzero().flatten().tolist()
     if not bad: return s
-    raise FloatingPointError(f"the score is not finite at t={t[bad[0]].item():.6g} for {len(bad)} of {len(x)} images, the first is image {bad[0]}")
+    raise FloatingPointError(f"the score is not finite at t={t[bad[0]].item():.6g} for {len(bad)} of {len(x)} images of the batch: images {', '.join(map(str, bad[:10]))}{', …' if len(bad)>10 else ''}")
 
 def _flow(score, sde, x, t, y, probes, keep):
     "The drift (n,…) of the probability-flow ODE and its divergence (n,)"
@@ -252,6 +259,7 @@ class ODEDensity(nn.Module):
         if not (rtol>0 and atol>0): raise ValueError(f"rtol, atol: need numbers above 0, got {rtol} and {atol}")
         if n_steps is not None: _check_count('n_steps', n_steps)
         self.owner,self.prior,self.trace,self.n_probes,self.seed,self.nfe = _owner(model),prior,trace,_check_count('n_probes', n_probes),seed,0
+        _classes_of(self, model, self.owner)
         self.steps = dict(rtol=rtol, atol=atol) if n_steps is None else dict(n_steps=n_steps)
 
     @property

@@ -27,6 +27,7 @@ from .data import _get_sets, _public, photo_patches, public_images, reduce_bits,
 from .fid import InceptionFeatures, load_features, plot_quality, quality_table, sample_quality, save_features, train_features
 from .ledger import bpd_entry, quote
 from .ood import constant_images, ood_report, plot_ood, uniform_images
+from .run import Run
 from .sanity import delta_log_prob, flip_bit, mean_perturbation, plot_delta_log_prob, plot_sanity, sanity_test
 from .sde import get_sde
 from .solvers import solvers
@@ -123,12 +124,13 @@ def _perturbing(perturb, n_bits):
         raise ValueError(f"perturb: need 'both', one of {list(_perturbations)}, 'bits', or 'bit=' and a number below {n_bits}, got {perturb!r}")
     return [partial(flip_bit, bit=int(bit))]
 
-def _curves(found, u, y, n_bits, n, seed):
+def _curves(found, u, y, n_bits, n, pis, perturb, bs, seed):
     "`delta_log_prob` of each run at `n` times from 0 to its largest, as equation 9 has it, and the runs' SDEs"
     runs = {k:(m,get_sde(**c['sde'])) for k,(m,c) in found.items() if c and c['noise']['p_clean']<1}
     if not runs: raise ValueError("curve: need a run that was trained with noise, got none")
     ts = {k:np.linspace(0, found[k][1]['noise']['t_max'], n) for k in runs}
-    return {k:delta_log_prob(m, u, n_bits, ts[k], y=y if m.n_classes else None, seed=seed) for k,(m,_) in runs.items()},{k:o for k,(_,o) in runs.items()}
+    pis = [o for o in pis if o] or [.5,1.]
+    return {k:delta_log_prob(m, u, n_bits, ts[k], pis, y if m.n_classes else None, perturb=perturb, bs=bs, seed=seed) for k,(m,_) in runs.items()},{k:o for k,(_,o) in runs.items()}
 
 def _plot_sanity(table):
     "A picture for each perturbation, a line for each model"
@@ -149,7 +151,7 @@ def ncml_sanity(
     n_test:int=1000, # Test images
     pis:str='0,0.5,1', # Probabilities of a perturbation
     perturb:str='both', # 'lsb_flip', 'plus_minus_one', 'both', 'bit=3' for that bit (0 is the lowest), or 'bits' for each in turn
-    curve:int=0, # Also Δlog p(t) of each run at so many times from 0 to its largest, with a picture OUT-curve.png
+    curve:int=0, # Also Δlog p(t) of each run at so many times from 0 to its largest, by the first perturbation, with a picture OUT-curve.png
     size:int=None, # Resize the images to this side, default as for the run
     bits:int=None, # Bits of a level, default the model's
     seed:int=0, # Of the perturbation
@@ -166,15 +168,15 @@ def ncml_sanity(
     kinds,(u,y,images) = _perturbing(perturb, bits),_test_images(found, data, bits, n_test, size)
     models,progress = {k:m for k,(m,_) in found.items()},sys.stdout.isatty()
     table = pd.concat([sanity_test(models, u, bits, y, probs, p, bs, seed, progress=progress) for p in kinds], ignore_index=True)
-    entries = [bpd_entry(m, u, bits, y if getattr(m, 'n_classes', 0) else None, name=k, bs=bs, weights=_ema(found[k][1])) for k,m in models.items()]
+    entries = [bpd_entry(Run(m, None, found[k][1]) if found[k][1] else m, u, bits, y if getattr(m, 'n_classes', 0) else None, name=k, bs=bs) for k,m in models.items()]
     more = {}
     if curve:
-        curves,sdes = _curves(found, u, y, bits, curve, seed)
-        more['curves'] = {k:o.to_dict('records') for k,o in curves.items()}
+        curves,sdes = _curves(found, u, y, bits, curve, probs, kinds[0], bs, seed)
+        more['curves'] = {k:json.loads(o.to_json(orient='records', double_precision=15)) for k,o in curves.items()}
         more['perturbation'] = {k:mean_perturbation(sdes[k], u, bits, o.t[o.pi==o.pi[0]].to_numpy()).tolist() for k,o in curves.items()}
         _save_picture(plot_delta_log_prob(curves, sdes, u, bits)[0].figure, drawn)
     print(f"bits per dimension of {len(u)} {images['part']} images at t = 0; intervals of 95% are in {file.name}\n{_show(_brief(table))}", *map(quote, entries), sep='\n')
-    file.write_text(json.dumps(_told(ncml_sanity, args, found, images) | _versions() | dict(ledger=entries, table=json.loads(table.to_json(orient='records'))) | more, indent=1)+'\n')
+    file.write_text(json.dumps(_told(ncml_sanity, args, found, images) | _versions() | dict(ledger=entries, table=json.loads(table.to_json(orient='records', double_precision=15))) | more, indent=1, allow_nan=False)+'\n')
     _save_picture(_plot_sanity(table), picture)
     print(f"{file} and {picture.name}{f', {drawn.name}' if drawn else ''}")
     return table
@@ -182,10 +184,6 @@ def ncml_sanity(
 def _brief(table):
     "The columns worth reading in a shell"
     return table.drop(columns=[o for o in table if o.endswith(('low','high'))] + ([] if table.model.nunique()>1 else ['vs','vs_stderr']))
-
-def _ema(config):
-    "Which weights a run holds, in the ledger's words"
-    return config and config.get('training', {}).get('ema') and f"moving average of training, decay {config['training']['ema']:g}"
 
 # %% ../nbs/13a_evaluate.ipynb #dca2e3e1
 _generated = ('constant','uniform','photos','mirrored')

@@ -14,8 +14,8 @@ import torch
 from scipy import stats
 from torch import Tensor
 from .data import level_width, to_levels, to_unit
+from .adapters import _draw, content_generators
 from .likelihood import as_density, bpd, check_finite, data_bits, evaluating, image_batches
-from .refine import draw_noise, image_generators
 from .sde import SDE
 
 # %% ../nbs/10b_ledger.ipynb #c83b9752
@@ -59,11 +59,10 @@ def _kind(model, kind):
 # %% ../nbs/10b_ledger.ipynb #f4337210
 def _measure(model, u, n_bits, y, t, sde, bs, seed, progress):
     "bpd `(n,)`, digests of the images, their shape, and whether the first batch gave the same twice"
-    parts,digests,repeats,n = [],[],True,0
+    parts,digests,repeats = [],[],True
     for x,yb in image_batches(model, u, n_bits, y, bs, progress):
         digests += _digests(to_levels(x, n_bits), n_bits)
-        if sde is not None: x = sde.perturb(x, t, draw_noise(x.float(), image_generators(seed, len(x), n)).to(x.dtype))
-        n += len(x)
+        if sde is not None: x = sde.perturb(x, t, _draw(torch.randn, content_generators(x, seed, n_bits, 'perturb'), x.shape[1:], x))
         b = bpd(model, x, t, yb).cpu().double()
         if not parts: repeats = torch.allclose(b, bpd(model, x, t, yb).cpu().double(), rtol=1e-5, equal_nan=True)
         parts.append(b)
@@ -73,7 +72,7 @@ def _of_images(n_bits, n, shape, digests, t, sde, y, seed):
     "What an entry says of images and noise"
     levels = None if sde is None else sde.std(torch.tensor(t, dtype=torch.float64)).item()/level_width(n_bits)
     return dict(n=n, shape=shape, n_bits=n_bits, images=_fingerprint(digests), delta=level_width(n_bits), offset=-math.log2(level_width(n_bits)),
-        t=t, noise=None if sde is None else repr(sde), levels=levels, noise_seed=None if sde is None else seed, labels=y is not None)
+        t=t, noise=None if sde is None else repr(sde), levels=levels, seed=seed, labels=y is not None)
 
 # %% ../nbs/10b_ledger.ipynb #55db7b07
 def bpd_entry(
@@ -94,36 +93,37 @@ def bpd_entry(
 )->dict: # JSON-able
     "Bits per dimension of images, and what the number means"
     if not 0<level<1: raise ValueError(f"level: need a share in (0, 1), got {level}")
+    t = float(t)
     if t>0 and sde is None: told = dict(told, noise_missing='images are scored under t as they are')
     weights,run = weights or _weights(model) or 'not stated',model if _is_run(model) else None
     density = as_density(run.model if run else model)
     n_bits,kind = data_bits(density, u, n_bits),_kind(density, kind)
-    with torch.no_grad(), evaluating(density): b,digests,shape,repeats = _measure(density, u, n_bits, y, float(t), sde, bs, seed, progress)
+    with torch.no_grad(), evaluating(density, seed): b,digests,shape,repeats = _measure(density, u, n_bits, y, t, sde, bs, seed, progress)
     if kind=='exact' and not repeats: raise ValueError("kind: need 'bound' or 'estimate' of a model that draws random numbers; this one gave the first images other bits when asked again, and 'exact' was said")
     stderr = float(b.std(ddof=1)/len(b)**.5) if len(b)>1 else None
     half = stats.t.ppf((1+level)/2, len(b)-1)*stderr if len(b)>1 else None
     own = {'T': getattr(density, 't_max', None), **({} if run is None else dict(run=run.config['weights_sha256'][:16])), **(getattr(density, 'told', None) or {}), **told}
     return dict(model=name or type(getattr(density, 'f', density)).__name__, bpd=float(b.mean()), stderr=stderr,
         low=None if half is None else float(b.mean()-half), high=None if half is None else float(b.mean()+half), level=level, kind=kind, repeats=repeats,
-        **_of_images(n_bits, len(b), shape, digests, float(t), sde, y, seed), weights=weights, told={k:v for k,v in own.items() if v is not None},
+        **_of_images(n_bits, len(b), shape, digests, t, sde, y, seed), weights=weights, told={k:v for k,v in own.items() if v is not None},
         versions={k:version(k) for k in ('ncml','torch')}, device=str(next((p.device for p in getattr(density, 'parameters', lambda: ())()), 'cpu')))
 
 # %% ../nbs/10b_ledger.ipynb #48b86211
-_must_agree = ('images','n','shape','n_bits','t','noise','noise_seed')
+_must_agree = ('images','n','shape','n_bits','t','noise')
 
 def differs(
     a:dict, # an entry of `bpd_entry`
     b:dict # another
 )->list: # names of fields
     "In what two entries differ that forbids to compare their bits"
-    return [k for k in _must_agree if a[k]!=b[k]]
+    return [k for k in _must_agree + ('seed',)*(a['noise'] is not None) if a[k]!=b[k]]
 
 def ledger(
     entries:list # of `bpd_entry`
 )->pd.DataFrame: # a row for each, with `not_comparable`: what differs from the first
     "What several numbers of bits mean, side by side"
     if not entries: raise ValueError("entries: need at least one, got none")
-    columns = ('model','bpd','stderr','kind','n_bits','n','images','t','levels','labels','weights')
+    columns = ('model','bpd','stderr','kind','n_bits','offset','n','images','t','noise','levels','seed','labels','weights')
     def told(o): return ', '.join(f'{k}={v}' for k,v in o['told'].items())
     return pd.DataFrame([{k:o[k] for k in columns} | dict(told=told(o), not_comparable=', '.join(differs(entries[0], o))) for o in entries])
 
@@ -137,5 +137,5 @@ def quote(
     error = '' if o['stderr'] is None else f" ± {o['stderr']:.2g} (standard error)"
     noise = '' if o['noise'] is None else f", images noised by {o['noise']} to {o['levels']:.3g} levels"
     told = ''.join(f', {k}={v}' for k,v in o['told'].items())
-    return (f"{o['model']}: {o['bpd']:.4g}{error} bits per dimension, {_meaning[o['kind']]}, of {o['n']} images {'×'.join(map(str, o['shape']))} of {o['n_bits']} bits "
+    return (f"{o['model']}: {o['bpd']:.4g}{error} bits per dimension, {_meaning[o['kind']]}, of {o['n']} images {'×'.join(map(str, o['shape']))} of {o['n_bits']} bits, a level for Δ = {o['delta']:.3g} "
             f"(fingerprint {o['images']}{', labels given' if o['labels'] else ''}) at t = {o['t']:g}{noise}; weights: {o['weights']}{told}")

@@ -39,11 +39,17 @@ def bpd(
 
 # %% ../nbs/05_likelihood.ipynb #e4a8db05
 @contextmanager
-def evaluating(model):
-    "Evaluation mode for `model` and its parts if it is a module, each put back as it was at the end"
+def evaluating(
+    model, # any model; only a module has modes
+    seed:int|None=None, # of torch's global generators meanwhile; None: as they are
+):
+    "Evaluation mode for `model` and its parts if it is a module, each put back as it was at the end, generators too"
     was = {m:m.training for m in model.modules()} if isinstance(model, nn.Module) else {}
     for m in was: m.training = False
-    try: yield model
+    try:
+        with torch.random.fork_rng(enabled=seed is not None):
+            if seed is not None: torch.manual_seed(int(np.random.SeedSequence([seed, 0xe7a1]).generate_state(1)[0])) # not the numbers of a script's own seed
+            yield model
     finally:
         for m,training in was.items(): m.training = training
 
@@ -66,13 +72,17 @@ class _Function(nn.Module):
     def __init__(self, f):
         super().__init__()
         self.f,self.owner = f,getattr(f, '__self__', None) # a module becomes a part of this one
+        for k in ('kind','told','n_bits','n_classes'): # what it, or the module whose method it is, says of itself
+            if (v := getattr(f, k, getattr(self.owner, k, None))) is not None: setattr(self, k, v)
     def log_prob(self, x, t, y=None): return self.f(x) if y is None else self.f(x, y)
 
 def as_density(
     model, # `log_prob(x, t, y)` in nats, a `Learner`, or a function of x (and y, where labels are given)
 ): # with `log_prob(x, t, y)`: `model` itself, of a Learner the averaged weights, or the function wrapped
     "Whatever is brought as a likelihood model, with `log_prob(x, t, y)`"
-    model = getattr(model, 'density', model)
+    if isinstance(model, torch.distributions.Distribution): raise ValueError(f"model: need log_prob(x, t, y) or a function of x, got the distribution {type(model).__name__}; hand in a function, such as its method log_prob, that gives (n,) nats")
+    if hasattr(model, 'dls') and isinstance(model.model, nn.Module): # a Learner; one of ours knows its averaged weights
+        model = model.density if hasattr(type(model), 'density') else model.model
     if hasattr(model, 'log_prob'): return model
     if callable(model): return _Function(model)
     raise ValueError(f"model: need log_prob(x, t, y) or a function of x, got {type(model).__name__}")

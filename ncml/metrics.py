@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from fastai.learner import Metric
 from .data import to_levels, to_unit
-from .fid import compare_sets, get_features
+from .fid import compare_sets, fingerprint, get_features
+from .likelihood import check_finite
 from .ood import auroc, ood_statistics
 from .sanity import _generator, _name, lsb_flip
 from .sde import as_time
@@ -33,7 +34,7 @@ class PerturbedBPD(Metric):
     def accumulate(self, learn):
         x,k = learn.yb[0],learn.n_bits
         xp = to_unit(self.perturb(to_levels(x, k), self.pi, k, generator=self.gen), k).to(x)
-        with torch.no_grad(): lp = learn.model(xp, as_time(0., x), *learn.xb[2:])
+        with torch.no_grad(): lp = check_finite(learn.model(xp, as_time(0., x), *learn.xb[2:]), where='t=0, in a batch of perturbed validation images')
         self.total,self.count = self.total - lp.double().sum()/(x[0].numel()*math.log(2)),self.count+len(x)
 
     @property
@@ -80,6 +81,7 @@ class FrechetMetric(Metric):
     ):
         if not 1<n<=len(u): raise ValueError(f"n: need 2 to {len(u)}, the images of the reference; got {n}")
         self.net,self.ref,self.n,self.kwargs,self.learn = net,get_features(net, u),n,kwargs,None
+        if n<=(d := self.ref.shape[1]): raise ValueError(f"n: need more images than features, {d}, or the covariance is singular; got {n}")
 
     def reset(self): self.learn = None
     def accumulate(self, learn): self.learn = learn
@@ -89,4 +91,4 @@ class FrechetMetric(Metric):
         f = get_features(self.net, self.learn.sample(self.n, **self.kwargs).cpu())
         return compare_sets(f, self.ref, self.n, groups=0)['distance']
     @property
-    def name(self): return f'frechet_{self.n}'
+    def name(self): return f'frechet_{self.n}_{fingerprint(self.net)[:8]}'

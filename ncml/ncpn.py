@@ -155,7 +155,7 @@ class NCPN(nn.Module):
     @property
     def kind(self)->str: return 'bound' if self.dequantizes else 'exact'
     @property
-    def told(self)->dict: return dict(T=self.t_max) | (dict(dequantization='uniform', n_samples=1) if self.dequantizes else {})
+    def told(self)->dict: return dict(T=self.t_max) | (dict(dequantization='uniform', n_samples=1, draws="PyTorch's global generator") if self.dequantizes else {})
 
     def dist(self, x:Tensor, t:Tensor, y:Tensor|None=None): # (n,c,h,w), (n,), (n,) -> a mixture with `log_prob` and `sample`
         "The distribution of every pixel given the pixels before it"

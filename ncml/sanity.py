@@ -57,6 +57,7 @@ def plus_minus_one(
     generator:torch.Generator|None=None
 )->Tensor: # like `u`
     "Move each value of `u` one level up or down with probability `pi`, at both ends inward"
+    level_width(n_bits) # checks the bits
     top,draw = 2**n_bits-1,_uniform(u, pi, generator, 2)
     if u.numel() and not 0<=int(u.min())<=int(u.max())<=top:
         raise ValueError(f"u must be levels 0 to {top} for n_bits={n_bits}, got {u.min().item()} to {u.max().item()}")
@@ -67,6 +68,19 @@ def plus_minus_one(
 _own_stream = 0x15b # any constant: sets these seeds apart from others'
 
 def _generator(seed): return torch.Generator().manual_seed(int(np.random.SeedSequence([seed, _own_stream]).generate_state(1)[0]))
+
+def _floats(name, v):
+    "One number or several as a list of floats"
+    v = np.atleast_1d(np.asarray(v, dtype=float)).ravel().tolist()
+    if not v: raise ValueError(f"{name}: need at least one number, got none")
+    return v
+
+def _perturbed(perturb, u, pi, n_bits, generator, like):
+    "Perturbed levels on [-1,1], in the dtype of `like`"
+    if not callable(perturb): raise ValueError(f"perturb: need a function of u, pi, n_bits, generator, such as lsb_flip, got {perturb!r}")
+    v = perturb(u, pi, n_bits, generator=generator)
+    if not isinstance(v, Tensor) or v.shape!=u.shape: raise ValueError(f"perturb: need levels of shape {tuple(u.shape)} back, got {tuple(v.shape) if isinstance(v, Tensor) else type(v)}")
+    return to_unit(v, n_bits).to(like.dtype)
 
 def sanity_values(
     model, # `log_prob(x, t, y)` in nats, or a function of x (and y, if given)
@@ -80,14 +94,14 @@ def sanity_values(
     progress:bool=False # show a bar?
 )->pd.DataFrame: # a row for each image, a column for each π: bits per dimension
     "Bits per dimension of each image and of its perturbed versions"
-    model,pis = as_density(model),sorted({0., *map(float, pis)})
+    model,pis = as_density(model),sorted({0., *_floats('pis', pis)})
     n_bits = data_bits(model, u, n_bits)
     gens,parts = {pi:_generator(seed) for pi in pis},{pi:[] for pi in pis}
-    with torch.no_grad(), evaluating(model):
+    with torch.no_grad(), evaluating(model, seed):
         for x,yb in image_batches(model, u, n_bits, y, bs, progress):
             ub = to_levels(x, n_bits)
             for pi in pis:
-                xp = to_unit(perturb(ub, pi, n_bits, generator=gens[pi]), n_bits).to(x.dtype)
+                xp = _perturbed(perturb, ub, pi, n_bits, gens[pi], x) if pi else x
                 parts[pi].append(bpd(model, xp, 0., yb).cpu().double())
     b = {pi:check_finite(torch.cat(o), where=f'pi={pi:g}').numpy() for pi,o in parts.items()}
     return pd.DataFrame(b).rename_axis('image').rename_axis('pi', axis=1)
@@ -137,7 +151,8 @@ def sanity_test(
     args = pis,perturb,bs,seed,progress
     if not isinstance(model, dict): return _table(sanity_values(model, u, n_bits, y, *args), _name(perturb), level)
     if not model: raise ValueError("model must hold at least one model, got none")
-    n_bits = data_bits(next(iter(model.values())), u, n_bits)
+    n_bits = next((k for m in model.values() if (k := getattr(as_density(m), 'n_bits', None)) is not None), None) if n_bits is None else n_bits
+    n_bits = data_bits(None, u, n_bits)
     if not isinstance(u, (Tensor, np.ndarray)): u = list(u) # a loader may shuffle, and all models are to see the same
     values = {k:sanity_values(m, u, n_bits, y if getattr(as_density(m), 'n_classes', 0) else None, *args) for k,m in model.items()}
     first = next(iter(values.values()))
@@ -178,13 +193,13 @@ def delta_log_prob(
     progress:bool=False # show a bar?
 )->pd.DataFrame: # a row for each π and t: bpd of both sets, `delta`, its paired standard error `stderr`, and interval `low`, `high`
     "`|bpd(p_data) - bpd(p_π)|` against t"
-    model,ts,pis,n,parts = as_density(model),[*map(float, ts)],[*map(float, pis)],0,[]
+    if not 0<level<1: raise ValueError(f"level must be a share in (0, 1), got {level}")
+    model,ts,pis,n,parts = as_density(model),_floats('ts', ts),_floats('pis', pis),0,[]
     n_bits,gens = data_bits(model, u, n_bits),{pi:_generator(seed) for pi in pis}
-    if not ts or not pis: raise ValueError(f"ts, pis: need at least one of each, got {ts} and {pis}")
-    with torch.no_grad(), evaluating(model):
+    with torch.no_grad(), evaluating(model, seed):
         for x,yb in image_batches(model, u, n_bits, y, bs, progress):
             ub = to_levels(x, n_bits)
-            perturbed = {pi:to_unit(perturb(ub, pi, n_bits, generator=g), n_bits).to(x.dtype) for pi,g in gens.items()}
+            perturbed = {pi:_perturbed(perturb, ub, pi, n_bits, g, x) for pi,g in gens.items()}
             z = None if sde is None else draw_noise(x.float(), image_generators(seed, len(x), n)).to(x.dtype) # the same for any model
             n += len(x)
             parts.append(_at_times(model, sde, x, perturbed, ts, yb, z))
