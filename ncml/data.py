@@ -33,16 +33,26 @@ def level_width(
     return 2/(2**n_bits-1)
 
 # %% ../nbs/00_data.ipynb #23a1bc13
+_wider = {getattr(torch, k, None): v for k,v in dict(uint16=torch.int32, uint32=torch.int64, uint64=torch.int64).items()} # older PyTorch lacks them
+
+def _tensor(u):
+    "`u` as a tensor of a type that can be compared and shifted"
+    if isinstance(u, np.ndarray) and u.dtype.kind=='u' and u.dtype.itemsize>1: u = u.astype(np.int32 if u.dtype.itemsize==2 else np.int64)
+    u = torch.as_tensor(u)
+    return u.to(_wider.get(u.dtype, u.dtype))
+
 def _check_levels(u, n_bits, always=False):
-    "Refuse `u` that is not integer, or (on the CPU, or `always`) not within the levels of `n_bits`"
+    "`u` as `_tensor` gives it; refused if not integer, or (on the CPU, or `always`) not within the levels of `n_bits`"
     _check_bits(n_bits)
+    u = _tensor(u)
     if u.is_floating_point() or u.is_complex():
         raise ValueError(f"u must be integer levels, got {u.dtype}; for floats in [0,1] use from_batch")
-    if u.dtype==torch.bool or (u.dtype==torch.uint8 and n_bits>=8) or u.numel()==0: return # cannot be out of range
+    if u.dtype==torch.bool or (u.dtype==torch.uint8 and n_bits>=8) or u.numel()==0: return u # cannot be out of range
     if (always or u.device.type=='cpu') and not ((u>=0) & (u<2**n_bits)).all():
         raise ValueError(
             f"u must be levels 0 to {2**n_bits-1} for n_bits={n_bits}, got {u.min().item()} to {u.max().item()}; "
             "reduce_bits makes fewer bits of 8-bit images")
+    return u
 
 # %% ../nbs/00_data.ipynb #3f0fb4cd
 def to_unit(
@@ -50,8 +60,7 @@ def to_unit(
     n_bits:int # bits of the images
 )->Tensor: # float32 on [-1,1], same shape
     "Levels to [-1,1]: the float32 nearest to `2u/(2^n_bits - 1) - 1`"
-    _check_levels(u, n_bits)
-    top = 2**n_bits-1
+    u,top = _check_levels(u, n_bits),2**n_bits-1
     return (2*u.to(torch.int32) - top).float() / torch.full((), top, dtype=torch.float32, device=u.device)
 
 # %% ../nbs/00_data.ipynb #fca839da
@@ -70,12 +79,11 @@ def reduce_bits(
     u:Tensor, # integer levels of `from_bits` bits
     n_bits:int, # bits to keep, at most `from_bits`
     from_bits:int=8 # bits that `u` has
-)->Tensor: # levels 0 to 2^n_bits - 1, same dtype
+)->Tensor: # levels 0 to 2^n_bits - 1, same dtype; that of `u` widened, if it is unsigned of more than 8 bits
     "Keep the top `n_bits` bits of each level"
     _check_bits(n_bits)
     if n_bits>from_bits: raise ValueError(f"n_bits must be at most the {from_bits} bits that u has, got {n_bits}")
-    _check_levels(u, from_bits)
-    return u >> (from_bits-n_bits)
+    return _check_levels(u, from_bits) >> (from_bits-n_bits)
 
 # %% ../nbs/00_data.ipynb #cce92042
 def _first_image(bad): return bad.flatten(1).any(1).nonzero()[0].item()
@@ -101,7 +109,7 @@ def from_batch(
 )->Tensor: # float32 `(n,c,h,w)` on [-1,1], exactly on the grid of levels
     "What an image pipeline delivers, as `to_unit` of its levels; refuses anything that is not on their grid"
     _check_bits(n_bits)
-    x = x.as_subclass(Tensor) # TensorImage and the like
+    x = _tensor(x).as_subclass(Tensor) # TensorImage and the like
     if x.ndim!=4: raise ValueError(f"x must be a batch of images (n,c,h,w), got shape {tuple(x.shape)}")
     if not x.is_floating_point():
         _check_levels(x, n_bits, always=True)
@@ -118,7 +126,7 @@ def _grid(u, n_bits, ncol, pad):
     "Images `u` `(n,c,h,w)` as one array `(rows,columns,c)` of bytes 0 to 255, `ncol` in a row, on white"
     if u.ndim!=4 or u.shape[1] not in (1,3) or len(u)==0:
         raise ValueError(f"u must be images (n,c,h,w) with 1 or 3 channels to be shown, got shape {tuple(u.shape)}")
-    _check_levels(u, n_bits, always=True)
+    u = _check_levels(u, n_bits, always=True)
     a = np.rint(u.detach().cpu().numpy()*(255/(2**n_bits-1))).astype(np.uint8)
     n,c,h,w = a.shape
     out = np.full((math.ceil(n/ncol)*(h+pad)-pad, ncol*(w+pad)-pad, c), 255, dtype=np.uint8)
@@ -331,9 +339,9 @@ class LevelDataset:
         n_bits:int=8, # bits of the images
         classes:list|None=None # names of the labels; their numbers if not given
     ):
-        u = torch.as_tensor(u)
+        u = _tensor(u)
         if u.ndim!=4: raise ValueError(f"u must be images (n,c,h,w), got shape {tuple(u.shape)}")
-        _check_levels(u, n_bits, always=True)
+        u = _check_levels(u, n_bits, always=True)
         self.u,self.n_bits,self.y,self.classes = u.to(_level_dtype(n_bits)),n_bits,None,None
         if y is not None: self._set_labels(torch.as_tensor(y).long(), classes)
 
@@ -446,6 +454,8 @@ def resize_images(
     n_bits:int=8 # bits that `u` has
 )->Tensor: # levels `(n,channels,*size)`
     "Images in another size and number of channels; only 8-bit ones of 1 or 3 channels can change"
+    u = _check_levels(u, n_bits, always=True)
+    if u.ndim!=4 or not u.numel(): raise ValueError(f"u: need at least one image (n,c,h,w), got shape {tuple(u.shape)}")
     size = tuple(u.shape[2:]) if size is None else (size,size) if isinstance(size, int) else tuple(size)
     if len(size)!=2 or min(size)<1: raise ValueError(f"size: need a side or (h,w) of at least 1, got {size[0] if len(set(size))==1 else size}")
     if (channels or u.shape[1],*size)==u.shape[1:]: return u

@@ -40,6 +40,7 @@ def _which(bad):
 
 def _check_features(a, b, at_least, why):
     "Two sets in float64, refused if too few, not finite, or of different features"
+    a,b = torch.as_tensor(a),torch.as_tensor(b)
     for k,f in dict(a=a, b=b).items():
         if f.ndim!=2: raise ValueError(f"{k}: need features (n,d), got shape {tuple(f.shape)}")
         bad = ~f.isfinite().all(1)
@@ -55,13 +56,19 @@ def frechet_distance(
     b:Tensor, # features `(m,d)` of another, m > d
 )->float: # squared distance, 0 or more; comparable only with the same features and counts
     "Fréchet distance of two sets of features"
-    a,b = _check_features(a, b, a.shape[-1]+1, _singular)
+    a,b = _check_features(a, b, torch.as_tensor(a).shape[-1]+1, _singular)
     fid,mean = FrechetInceptionDistance(_AsGiven(a.shape[1])).set_dtype(torch.float64).to(a.device),b.mean(0)
     fid.update(a-mean, real=False)
     fid.update(b-mean, real=True)
     return max(0., fid.compute().item())
 
 # %% ../nbs/11a_fid.ipynb #39d2b46c
+def _enough(least, n, **sets):
+    "Refuse sets of fewer than `least` images or, if `n` is asked for, too few for that"
+    for k,o in sets.items():
+        if len(o)<least: raise ValueError(f"{k}: need at least {least} images, got {len(o)}")
+        if n is not None and not least<=n<=len(o): raise ValueError(f"n: need {least} to {len(o)}, the images in {k}; got {n}")
+
 def _disjoint(f, n, seed):
     "As many disjoint random sets of `n` rows as `f` gives"
     order = torch.randperm(len(f), generator=torch.Generator().manual_seed(seed)).to(f.device)
@@ -81,9 +88,9 @@ def compare_sets(
     seed:int=0 # of the choice of images
 )->dict: # distance, stderr, n, ref_sets
     "Distance of `n` images to disjoint sets of `n` of the reference"
+    f,ref = torch.as_tensor(f),torch.as_tensor(ref)
+    _enough(2, n, f=f, ref=ref)
     n = min(len(f), len(ref)) if n is None else n
-    for k,o in dict(f=f, ref=ref).items():
-        if not 1<n<=len(o): raise ValueError(f"n: need 2 to {len(o)}, the images in {k}; got {n}")
     if groups and not 1<groups<=n: raise ValueError(f"groups: need 0, or 2 to {n}, the number of images; got {groups}")
     f,refs = _disjoint(f, n, seed)[0],_disjoint(ref, n, seed)
     def mean(o): return sum(distance(o, r) for r in refs)/len(refs)
@@ -189,6 +196,7 @@ def get_features(
     bs:int=500, # images at a time
 )->Tensor: # `(n,d)`, float64, on the CPU
     "Features of images, in evaluation mode"
+    u = torch.as_tensor(u)
     if not len(u): raise ValueError("u: need at least one image, got none")
     device = next((p.device for p in net.parameters()), u.device)
     with torch.no_grad(), evaluating(net): f = torch.cat([net.features(o.to(device)).double().cpu() for o in u.split(bs)])
@@ -204,6 +212,7 @@ def accuracy(
     bs:int=500, # images at a time
 )->float: # share of images whose class is found
     "How often the classifier is right"
+    u,y = torch.as_tensor(u),torch.as_tensor(y)
     if len(y)!=len(u): raise ValueError(f"y: need one label for each of the {len(u)} images, got {len(y)}")
     device = next(net.parameters()).device
     with torch.no_grad(), evaluating(net): found = torch.cat([net(o.to(device)).argmax(1).cpu() for o in u.split(bs)])
@@ -288,7 +297,8 @@ def _check_images(net, u_train, **sets):
         if u.ndim!=4 or not len(u): raise ValueError(f"{k}: need images (n,c,h,w), at least one, got shape {tuple(u.shape)}")
         if tuple(u.shape[1:])!=want: raise ValueError(f"{k}: need images of shape {want} as u_train has, got {tuple(u.shape[1:])}")
         if n_bits is None or u.is_floating_point(): continue
-        lo,hi = (fn(u.flatten(1), 1).int() for fn in (torch.amin, torch.amax)) # of each image
+        v = u if u.dtype==torch.uint8 else u.int() # PyTorch has no minimum of wide unsigned types
+        lo,hi = (fn(v.flatten(1), 1).int() for fn in (torch.amin, torch.amax)) # of each image
         bad = (lo<0) | (hi>2**n_bits-1)
         if bad.any(): raise ValueError(f"{k}: need levels 0 to {2**n_bits-1}, the {n_bits} bits that net reads, got {lo.min()} to {hi.max()}, beyond them in {_which(bad)}")
 
@@ -328,8 +338,10 @@ def sample_quality(
     seed:int=0, # of the choice of images
 )->dict: # distance, stderr, floor, floor_stderr, why; the like for kid, precision, recall; n and what else must agree to compare; note
     "Fréchet distance, KID, precision and recall of `u` against training images, beside those of test images, at equal counts"
+    u,u_train,u_test = (None if o is None else torch.as_tensor(o) for o in (u, u_train, u_test))
     sets = dict(u=u) | ({} if u_test is None else dict(u_test=u_test))
     _check_images(net, u_train, **sets)
+    _enough(4, n, u_train=u_train, **sets) # precision needs more than the 3 neighbours of a ball
     n,ref = min(map(len, (u_train, *sets.values()))) if n is None else n,get_features(net, u_train)
     told = {k:_against(get_features(net, o), ref, n, groups, seed) for k,o in sets.items()}
     out = {}

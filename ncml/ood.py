@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['constant_images', 'uniform_images', 'compressed_bpd', 'ood_statistics', 'auroc', 'aupr', 'fpr_at', 'ood_table',
-           'plot_ood', 'ood_report', 'robustness_link']
+           'plot_ood', 'robustness_link', 'ood_report']
 
 # %% ../nbs/11_ood.ipynb #8d78cc37
 import io
@@ -92,6 +92,7 @@ def compressed_bpd(
     "Bits per dimension that a lossless compressor needs, image by image, headers not counted"
     if codec not in ('png','webp'): raise ValueError(f"codec: need 'png' or 'webp', got {codec!r}")
     if codec=='webp' and n_bits>8: raise ValueError(f"codec: need 'png' for more than 8 bits, got 'webp' for {n_bits}")
+    u = torch.as_tensor(u)
     if u.ndim!=4 or not len(u): raise ValueError(f"u: need at least one image (n,c,h,w), got shape {tuple(u.shape)}")
     to_unit(u[:0], n_bits),to_unit(u, n_bits) # checks bits and levels
     return torch.tensor([min(map(_stream_bytes, _compress(a, n_bits, codec))) for a in u.cpu().numpy()], dtype=torch.float64)*8/u[0].numel()
@@ -135,6 +136,10 @@ def _columns(t, n_dims, lp=None, norm=None, total=None, png=None):
     return pd.DataFrame(dict(t=t) | {k:v.numpy() for k,v in o.items()}).rename_axis('image')
 
 # %% ../nbs/11_ood.ipynb #94ccdf9b
+def _model(model):
+    "What is asked: a score alone as it is, all else as `as_density` gives it"
+    return model if hasattr(model, 'score') and not hasattr(model, 'log_prob') else as_density(model)
+
 def _times(t):
     "One or several conditions as a list of floats, each once"
     ts = list(dict.fromkeys(torch.as_tensor(t, dtype=torch.float64).flatten().tolist()))
@@ -152,11 +157,12 @@ def ood_statistics(
     progress:bool=False # show a bar?
 )->pd.DataFrame: # a row for each image (and t), a column for each statistic, higher for in-distribution, and `t`
     "Statistics of each image that tell whether it is of the kind the model knows"
-    if hasattr(model, 'log_prob') or not hasattr(model, 'score'): model = as_density(model)
+    model = _model(model)
     if n_bits is not None: data_bits(model, u, n_bits)
     parts,n_dims = {o:[] for o in _times(t)},0
     with evaluating(model):
         for x,yb in image_batches(model, u, n_bits, y, bs, progress):
+            if isinstance(yb, Tensor) and yb.is_floating_point(): raise ValueError(f"y: need integer labels, got {yb.dtype}")
             n_dims,png = x[0].numel(),{} if n_bits is None else dict(png=compressed_bpd(to_levels(x, n_bits), n_bits))
             for o,part in parts.items(): part.append(_measure(model, x, o, yb) | png)
     return pd.concat([_columns(o, n_dims, **{k:torch.cat([p[k] for p in part]) for k in part[0]}) for o,part in parts.items()])
@@ -238,6 +244,7 @@ def ood_table(
     seed:int=0 # of the bootstrap
 )->pd.DataFrame: # a row for each set, t and statistic: AUROC with `low` and `high`, AUPR, FPR at 95%
     "How well each statistic tells each set from in-distribution images"
+    if not isinstance(stats_out, dict): raise ValueError(f"stats_out: need {{name of set: table}}, got {type(stats_out).__name__}")
     if not stats_out or any(not len(o) for o in (stats_in, *stats_out.values())): raise ValueError("stats_out: need at least one set, and no table may be empty")
     if not 0<level<1 or n_boot<1: raise ValueError(f"level, n_boot: need a share in (0, 1) and at least 1 draw, got {level} and {n_boot}")
     def ends(start, o): return dict(zip((start+'low',start+'high'), np.quantile(o, [(1-level)/2, (1+level)/2]).tolist(), strict=True))
@@ -270,6 +277,7 @@ def plot_ood(
     ax=None # axes to draw on
 )->plt.Axes: # what was drawn on
     "Histograms of one statistic for all sets, with each AUROC in the legend"
+    if not isinstance(stats_out, dict): raise ValueError(f"stats_out: need {{name of set: table}}, got {type(stats_out).__name__}")
     tables = {'in-distribution': stats_in, **stats_out}
     if len(tables)<2: raise ValueError("stats_out: need at least one set named other than 'in-distribution'")
     for name,o in tables.items():
@@ -286,9 +294,45 @@ def plot_ood(
     ax.legend(fontsize=8)
     return ax
 
+# %% ../nbs/11_ood.ipynb #efcb2e03
+def _orders(n, seed):
+    "All orders of `n` things if they are few, else 20,000 random ones, `(k,n)`"
+    if n<=8: return np.array([*permutations(range(n))])
+    return _rng(seed, 'orders').permuted(np.tile(np.arange(n), (20_000,1)), axis=1)
+
+def _interval(rho, n, level):
+    "Ends of the interval of Bonett and Wright for rank correlations `rho` of `n` models, below 1 in size"
+    half = norm.ppf((1+level)/2)*np.sqrt((1+rho**2/2)/(n-3))
+    return np.tanh(np.arctanh(rho)-half),np.tanh(np.arctanh(rho)+half)
+
+def robustness_link(
+    summary:list|pd.DataFrame, # rows of `ood_report`'s summary, one for each model, at least 4
+    column:str='average', # the AUROC to set beside `bpd_1`: a set's, or the average
+    level:float=0.95, # of the interval
+    seed:int=0 # of random orders
+)->dict: # n, rho, p, low, high; no interval (None) of fewer than 8 models, or where |rho| is 1
+    "Rank correlation, over models, of the bits per dimension at π = 1 with an AUROC"
+    o = pd.DataFrame(summary)
+    if not {'bpd_1',column}<=set(o) or o[['bpd_1',column]].isna().any(axis=None): raise ValueError(f"column: need bpd_1 and {column!r} of every model, got {list(o)} with {int(o.isna().sum().sum())} values missing")
+    n = len(o)
+    if n<4: raise ValueError(f"summary: need at least 4 models, got {n}")
+    if not 0<level<1: raise ValueError(f"level: need a share in (0, 1), got {level}")
+    a,b = ((r-r.mean())/r.std() if r.std() else r*np.nan for r in (rankdata(o[c]) for c in ('bpd_1',column)))
+    if np.isnan(a+b).any(): raise ValueError(f"column: need models that differ in bpd_1 and in {column!r}")
+    rho,orders = float(np.clip((a*b).mean(), -1, 1)),_orders(n, seed)
+    as_large,drawn = int((np.abs((a*b[orders]).mean(1))>=abs(rho)-1e-9).sum()),n>8 # the order found is one of all, but not of the drawn
+    low,high = (None,None) if n<8 or abs(rho)>1-1e-9 else map(float, _interval(rho, n, level))
+    return dict(n=n, rho=rho, p=(as_large+drawn)/(len(orders)+drawn), low=low, high=high)
+
 # %% ../nbs/11_ood.ipynb #375ac732
+def _told(model):
+    "Kind and configuration of a model, of a Learner those of its density"
+    own = getattr(model, 'density', model)
+    return dict(kind=type(own).__name__, config=getattr(own, 'config', None))
+
 def _made_with(model):
     "Versions, and the device of `model`, for a stored result"
+    model = _model(model)
     device = next((str(o.device) for o in model.parameters()), 'cpu') if isinstance(model, nn.Module) else 'cpu'
     threads = f', {torch.get_num_threads()} thread{"s"*(torch.get_num_threads()>1)}' if device=='cpu' else ''
     return dict(versions={k:version(k) for k in ('ncml','torch','numpy','scikit-learn','pillow')} | dict(python=platform.python_version()), device=device+threads)
@@ -304,6 +348,18 @@ def _of_model(name, model, u, sets, n_bits, statistic, ts, boot, kwargs):
     aurocs = table[(table.t==ts[0]) & (table.statistic==statistic)].set_index('set').auroc
     return dict(model=name) | row | aurocs.to_dict() | dict(average=float(aurocs.mean())),table,[o[statistic] for o in first]
 
+def _links(summary, sets, seed):
+    "`robustness_link` of the average and of each set, None where all models are alike; None of fewer than 4 models with bits"
+    o = pd.DataFrame([r for r in summary if r['bpd_1'] is not None])
+    if len(o)<4: return None
+    return {k:robustness_link(o, k, seed=seed) if min(o.bpd_1.nunique(), o[k].nunique())>1 else None for k in ('average',*sets)}
+
+def _as_levels(u, n_bits):
+    "`u`, a tensor or an array of integers, as int64 levels"
+    if not isinstance(u, (Tensor,np.ndarray)): raise ValueError(f"u: need levels (n,c,h,w) as a tensor or an array, got {type(u).__name__}")
+    if torch.as_tensor(u).is_floating_point(): raise ValueError(f"u: need integer levels, got {u.dtype}")
+    return to_levels(to_unit(u, n_bits), n_bits)
+
 def ood_report(
     models:dict, # `{name: model}`, what `ood_statistics` takes
     u:Tensor, # in-distribution levels `(n,c,h,w)`
@@ -316,40 +372,15 @@ def ood_report(
     info:dict|None=None, # anything else worth keeping, JSON-able: command, configurations, where the sets come from
     keep:bool=False, # also `values`, the statistic of each image at the first t, as `{model: {set: list}}`, for histograms?
     **kwargs # `bs` and `progress` of `ood_statistics`
-)->dict: # JSON-able: `summary` (Table 4), `paired` differences to the first model, `tables`, and how it was made
+)->dict: # JSON-able: `summary` (Table 4), `link` over models, `paired` differences to the first model, `tables`, and how it was made
     "AUROC of several models on several sets beside their bits per dimension at π = 0 and 1"
     if not models or not sets: raise ValueError(f"models, sets: need at least one of each, got {list(models)} and {list(sets)}")
-    if u.is_floating_point(): raise ValueError(f"u: need integer levels, got {u.dtype}")
-    ts,boot = _times(t),dict(n_boot=n_boot, seed=seed)
+    u,ts,boot = _as_levels(u, n_bits),_times(t),dict(n_boot=n_boot, seed=seed)
     summary,tables,scores = zip(*(_of_model(k, m, u, sets, n_bits, statistic, ts, boot, kwargs) for k,m in models.items()), strict=True)
     side = [pd.DataFrame(dict(zip(models, o, strict=True))) for o in zip(*scores, strict=True)] # a column for each model
     paired = ood_table(side[0], dict(zip(sets, side[1:], strict=True)), next(iter(models)), **boot).rename(columns=dict(statistic='model'))
     values = dict(values={k:{s:c.tolist() for s,c in zip(('in-distribution',*sets), o, strict=True)} for k,o in zip(models, scores, strict=True)}) if keep else {}
     return dict(info or {}, statistic=statistic, t=ts, n_in=len(u), n_out={k:len(o) for k,o in sets.items()}, n_bits=n_bits, **boot,
-                models={k:dict(kind=type(m).__name__, config=getattr(m, 'config', None)) for k,m in models.items()}, **_made_with(next(iter(models.values()))),
-                summary=list(summary), paired=paired[['set','model','auroc','diff','diff_low','diff_high']].to_dict('records'),
+                models={k:_told(m) for k,m in models.items()}, **_made_with(next(iter(models.values()))),
+                summary=list(summary), link=_links(summary, sets, seed), paired=paired[['set','model','auroc','diff','diff_low','diff_high']].to_dict('records'),
                 tables={k:o.to_dict('records') for k,o in zip(models, tables, strict=True)}, **values)
-
-# %% ../nbs/11_ood.ipynb #efcb2e03
-def _orders(n, seed):
-    "All orders of `n` things if they are few, else 20,000 random ones, `(k,n)`"
-    if n<=8: return np.array([*permutations(range(n))])
-    return _rng(seed, 'orders').permuted(np.tile(np.arange(n), (20_000,1)), axis=1)
-
-def robustness_link(
-    summary:list|pd.DataFrame, # rows of `ood_report`'s summary, one for each model, at least 4
-    column:str='average', # the AUROC to set beside `bpd_1`: a set's, or the average
-    level:float=0.95, # of the interval
-    seed:int=0 # of random orders
-)->dict: # n, rho, p, low, high; no interval (None) where |rho| is 1
-    "Rank correlation, over models, of the bits per dimension at π = 1 with an AUROC"
-    o = pd.DataFrame(summary)
-    if not {'bpd_1',column}<=set(o) or o[['bpd_1',column]].isna().any(axis=None): raise ValueError(f"column: need bpd_1 and {column!r} of every model, got {list(o)} with {int(o.isna().sum().sum())} values missing")
-    n = len(o)
-    if n<4: raise ValueError(f"summary: need at least 4 models, got {n}")
-    a,b = ((r-r.mean())/r.std() if r.std() else r*np.nan for r in (rankdata(o[c]) for c in ('bpd_1',column)))
-    if np.isnan(a+b).any(): raise ValueError(f"column: need models that differ in bpd_1 and in {column!r}")
-    rho = float((a*b).mean())
-    half = norm.ppf((1+level)/2)*math.sqrt((1+rho**2/2)/(n-3))
-    low,high = (None,None) if abs(rho)>1-1e-9 else np.tanh(np.arctanh(rho)+[-half,half]).tolist()
-    return dict(n=n, rho=rho, p=float((np.abs((a*b[_orders(n, seed)]).mean(1))>=abs(rho)-1e-9).mean()), low=low, high=high)

@@ -8,7 +8,7 @@ import torch
 from fastcore.script import call_parse
 from ncml.data import digits, photo_patches, reduce_bits
 from ncml.evaluate import trained_by
-from ncml.ood import constant_images, ood_report, robustness_link, uniform_images
+from ncml.ood import constant_images, ood_report, uniform_images
 from ncml.run import load_run
 
 n_bits,shape = 4,(1,8,8)
@@ -34,7 +34,6 @@ def main(
     levels = [o for o in (0., .1, .25, .5, 1., 1.5) if o==0 or last.sde.t_at_levels(o, n_bits)<=last.config['noise']['t_max']*(1+1e-6)]
     ts = [min(last.sde.t_at_levels(o, n_bits), last.config['noise']['t_max']) if o else 0. for o in levels]
     shared = dict(n_bits=n_bits, seed=seed)
-    kinds = ood_report(models, u, sets, **shared)
     result = dict(
         command=shlex.join(['python', 'tools/ood.py', *({str(runs):'RUNS', str(out):'OUT'}.get(o, o) for o in sys.argv[1:])]),
         runs={k:{c:o.config[c] for c in ('weights_sha256','sde','noise','data')} | dict(
@@ -42,11 +41,10 @@ def main(
             sanity=[s for s in json.loads((runs/k/'sanity.json').read_text()) if s['perturbation']=='lsb_flip']) for k,o in loaded.items()},
         sets=dict(digits='test images of ncml.data.digits()', constant='constant_images', uniform='uniform_images', photos="photo_patches(8), mean of the colours, reduced to 4 bits",
                   mirrored='the test digits, left and right swapped', unseen='validation digits, of the same kind: a control'),
-        kinds=kinds,
-        link={o:robustness_link(kinds['summary'], o) for o in ('average','constant','photos','mirrored')} if len(names)>3 else None,
+        kinds=ood_report(models, u, sets, **shared),
         control=ood_report(models, u, dict(unseen=data['valid'][0]), **shared),
         profile=ood_report({profile:models[profile]}, u, sets, t=ts, info=dict(levels=levels), **shared))
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(result, allow_nan=False)+'\n')
     for o in (result['kinds'], result['control']): print(*o['summary'], sep='\n')
-    print(result['link'])
+    print(result['kinds']['link'])
