@@ -245,6 +245,7 @@ def _show_ood(report):
     "Table 4, differences to the first model, and the AUROC of every statistic at the first t"
     print(f"{report['statistic']} at t = {report['t'][0]:g}: AUROC, and bits per dimension at π = 0 and 1\n{_show(pd.DataFrame(report['summary']))}")
     if len(report['models'])>1: print(f"\nAUROC less that of {next(iter(report['models']))}, same images\n{_show(pd.DataFrame(report['paired']).query('model!=@first', local_dict=dict(first=next(iter(report['models'])))))}")
+    if report['link']: print(f"\nRank correlation, over models, of bits at π = 1 with AUROC\n{_show(pd.DataFrame({k:o for k,o in report['link'].items() if o}).T.rename_axis('set').reset_index())}")
     every = pd.concat([pd.DataFrame(o).assign(model=k) for k,o in report['tables'].items()])
     every = every[every.t==report['t'][0]]
     print(f"\nAUROC of all statistics\n{every.pivot_table('auroc', ['model','statistic'], 'set', sort=False).round(4).to_string()}")
