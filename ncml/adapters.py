@@ -238,7 +238,7 @@ def _normal_prior(sde, t_max):
 # %% ../nbs/05b_adapters.ipynb #9d104f3f
 class ODEDensity(nn.Module):
     "The log likelihood of a score model by the probability-flow ODE"
-    kind = 'estimate'
+    kind,density_in_x = 'estimate',True
     def __init__(self,
         model, # Score function of x, t (and y, if given), a module with a method `score`, or a density
         sde:SDE,

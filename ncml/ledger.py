@@ -7,6 +7,7 @@ __all__ = ['kinds', 'images_digest', 'bpd_entry', 'differs', 'ledger', 'quote']
 
 # %% ../nbs/10b_ledger.ipynb #12aad120
 import hashlib
+import json
 import math
 from importlib.metadata import version
 import pandas as pd
@@ -15,7 +16,7 @@ from scipy import stats
 from torch import Tensor
 from .data import level_width, to_levels, to_unit
 from .adapters import _draw, content_generators
-from .likelihood import as_density, bpd, check_finite, data_bits, evaluating, image_batches
+from .likelihood import as_density, bpd, check_finite, check_mass, data_bits, evaluating, image_batches
 from .sde import SDE
 
 # %% ../nbs/10b_ledger.ipynb #c83b9752
@@ -31,6 +32,7 @@ def images_digest(
     n_bits:int # bits of the images
 )->str: # 16 hexadecimal digits
     "A fingerprint of these images in any order"
+    u = torch.as_tensor(u)
     to_unit(u, n_bits) # checks the levels
     return _fingerprint(_digests(u, n_bits))
 
@@ -49,6 +51,11 @@ def _weights(model):
     if wrapped is None: return None
     return _average(wrapped.decay if getattr(wrapped, 'n', 0) else None, getattr(wrapped, 'n', None))
 
+def _clean_only(model):
+    "Was a run or a Learner trained on clean images alone, as far as it tells?"
+    if _is_run(model): return model.config.get('noise', {}).get('p_clean')==1
+    return getattr(getattr(model, 'mu', None), 'p_clean', None)==1 if hasattr(model, 'dls') else False
+
 def _kind(model, kind):
     "What `log_prob` is: what the caller and the model say, which must agree"
     own = getattr(model, 'kind', None)
@@ -66,7 +73,7 @@ def _measure(model, u, n_bits, y, t, sde, bs, seed, progress):
         b = bpd(model, x, t, yb).cpu().double()
         if not parts: repeats = torch.allclose(b, bpd(model, x, t, yb).cpu().double(), rtol=1e-5, equal_nan=True)
         parts.append(b)
-    return check_finite(torch.cat(parts), where=f't={t:g}').numpy(),digests,list(x.shape[1:]),repeats
+    return check_mass(check_finite(torch.cat(parts), where=f't={t:g}'), getattr(model, 'kind', None)).numpy(),digests,list(x.shape[1:]),repeats
 
 def _of_images(n_bits, n, shape, digests, t, sde, y, seed):
     "What an entry says of images and noise"
@@ -102,7 +109,12 @@ def bpd_entry(
     if kind=='exact' and not repeats: raise ValueError("kind: need 'bound' or 'estimate' of a model that draws random numbers; this one gave the first images other bits when asked again, and 'exact' was said")
     stderr = float(b.std(ddof=1)/len(b)**.5) if len(b)>1 else None
     half = stats.t.ppf((1+level)/2, len(b)-1)*stderr if len(b)>1 else None
-    own = {'T': getattr(density, 't_max', None), **({} if run is None else dict(run=run.config['weights_sha256'][:16])), **(getattr(density, 'told', None) or {}), **told}
+    own = {'T': getattr(density, 't_max', None), **({} if run is None else dict(run=run.config['weights_sha256'][:16])), **(getattr(density, 'told', None) or {})}
+    if _clean_only(model): own['T'] = 0. # it never saw noise
+    if clash := [k for k in told if own.get(k) is not None and own[k]!=told[k]]: raise ValueError(f"{clash[0]}: need the model's own, {own[clash[0]]!r}, got {told[clash[0]]!r}")
+    own |= told
+    try: json.dumps(own)
+    except TypeError as e: raise ValueError(f"told: need what JSON can hold, {e}") from e
     return dict(model=name or type(getattr(density, 'f', density)).__name__, bpd=float(b.mean()), stderr=stderr,
         low=None if half is None else float(b.mean()-half), high=None if half is None else float(b.mean()+half), level=level, kind=kind, repeats=repeats,
         **_of_images(n_bits, len(b), shape, digests, t, sde, y, seed), weights=weights, told={k:v for k,v in own.items() if v is not None},
@@ -118,13 +130,16 @@ def differs(
     "In what two entries differ that forbids to compare their bits"
     return [k for k in _must_agree + ('seed',)*(a['noise'] is not None) if a[k]!=b[k]]
 
+def _short(v): return f'{v:.4g}' if isinstance(v, float) else v
+
 def ledger(
     entries:list # of `bpd_entry`
 )->pd.DataFrame: # a row for each, with `not_comparable`: what differs from the first
     "What several numbers of bits mean, side by side"
+    if isinstance(entries, dict): raise ValueError("entries: need a list of entries, got one")
     if not entries: raise ValueError("entries: need at least one, got none")
     columns = ('model','bpd','stderr','kind','n_bits','offset','n','images','t','noise','levels','seed','labels','weights')
-    def told(o): return ', '.join(f'{k}={v}' for k,v in o['told'].items())
+    def told(o): return ', '.join(f'{k}={_short(v)}' for k,v in o['told'].items())
     return pd.DataFrame([{k:o[k] for k in columns} | dict(told=told(o), not_comparable=', '.join(differs(entries[0], o))) for o in entries])
 
 _meaning = dict(exact='exact', bound='an upper bound', estimate='an estimate', **{'not stated': 'not stated whether exact, bound or estimate'})
@@ -134,8 +149,9 @@ def quote(
 )->str:
     "An entry as a sentence"
     o = entry
-    error = '' if o['stderr'] is None else f" ± {o['stderr']:.2g} (standard error)"
+    digits = 4 if not o['stderr'] else min(max(1-math.floor(math.log10(o['stderr'])), 0), 8)
+    error = '' if o['stderr'] is None else f" ± {o['stderr']:.{digits}f} (standard error)"
     noise = '' if o['noise'] is None else f", images noised by {o['noise']} to {o['levels']:.3g} levels"
-    told = ''.join(f', {k}={v}' for k,v in o['told'].items())
-    return (f"{o['model']}: {o['bpd']:.4g}{error} bits per dimension, {_meaning[o['kind']]}, of {o['n']} images {'×'.join(map(str, o['shape']))} of {o['n_bits']} bits, a level for Δ = {o['delta']:.3g} "
-            f"(fingerprint {o['images']}{', labels given' if o['labels'] else ''}) at t = {o['t']:g}{noise}; weights: {o['weights']}{told}")
+    told = ', '.join(f'{k}={_short(v)}' for k,v in o['told'].items())
+    return (f"{o['model']}: {o['bpd']:.{digits}f}{error} bits per dimension, {_meaning[o['kind']]}, of {o['n']} images {'×'.join(map(str, o['shape']))} of {o['n_bits']} bits, a level for Δ = {o['delta']:.3g} "
+            f"(fingerprint {o['images']}{', labels given' if o['labels'] else ''}) at t = {o['t']:g}{noise}; weights: {o['weights']}{told and '; '+told}")

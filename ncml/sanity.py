@@ -16,7 +16,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 from .data import level_width, to_levels, to_unit
-from .likelihood import as_density, bpd, check_finite, data_bits, evaluating, image_batches
+from .likelihood import as_density, bpd, check_finite, check_mass, data_bits, evaluating, image_batches
 from .refine import draw_noise, image_generators
 from .sde import SDE, as_time
 
@@ -103,7 +103,7 @@ def sanity_values(
             for pi in pis:
                 xp = _perturbed(perturb, ub, pi, n_bits, gens[pi], x) if pi else x
                 parts[pi].append(bpd(model, xp, 0., yb).cpu().double())
-    b = {pi:check_finite(torch.cat(o), where=f'pi={pi:g}').numpy() for pi,o in parts.items()}
+    b = {pi:check_mass(check_finite(torch.cat(o), where=f'pi={pi:g}'), getattr(model, 'kind', None)).numpy() for pi,o in parts.items()}
     return pd.DataFrame(b).rename_axis('image').rename_axis('pi', axis=1)
 
 # %% ../nbs/10_sanity.ipynb #ae295b4a
@@ -224,12 +224,12 @@ def mean_perturbation(
     if not u.numel(): raise ValueError("u must hold at least one image, got none")
     to_unit(u, n_bits) # checks the levels
     h = torch.bincount(u.flatten().long().cpu(), minlength=2**n_bits).double()
-    t = torch.as_tensor(ts, dtype=torch.float64).flatten()
+    t = torch.tensor(_floats('ts', ts), dtype=torch.float64)
     t = as_time(t, t, sde.t_end)[:,None]
     a = (sde.mean_coef(t)-1)*to_unit(torch.arange(2**n_bits), n_bits).double()           # (len(ts), 2^n_bits)
     s = sde.std(t).clamp(min=torch.finfo(torch.float64).tiny**.25) # 0/0 at t = 0, where a = 0 too
     folded = s*math.sqrt(2/math.pi)*(-(a/s)**2/2).exp() + a*torch.erf(a/(s*math.sqrt(2)))
-    return folded@(h/h.sum())/level_width(n_bits)
+    return torch.where(t[:,0]>0, folded@(h/h.sum())/level_width(n_bits), 0.)
 
 # %% ../nbs/10_sanity.ipynb #880bb8d8
 def plot_delta_log_prob(
@@ -244,7 +244,7 @@ def plot_delta_log_prob(
     if sdes and (u is None or n_bits is None): raise ValueError("u, n_bits: need the images and their bits to measure the perturbation of `sdes`")
     pis = list(dict.fromkeys(pi for o in curves.values() for pi in o.pi))
     n = len(pis)+bool(sdes)
-    _,axs = plt.subplots(1, n, figsize=(3.4*n,3), dpi=80, squeeze=False)
+    _,axs = plt.subplots(1, n, figsize=(3.4*n,3), dpi=80, squeeze=False, layout='constrained')
     for pi,ax in zip(pis, axs[0], strict=False):
         for name,o in ((k,o[o.pi==pi].sort_values('t')) for k,o in curves.items()):
             ax.plot(o.t, o.delta, label=name)
@@ -252,7 +252,8 @@ def plot_delta_log_prob(
         ax.set(title=f'Δlog p, π = {pi:g}', xlabel='t')
     axs[0,0].set(ylabel='bits per dimension')
     if sdes: _plot_perturbation(axs[0,-1], sdes, u, n_bits, sorted({t for o in curves.values() for t in o.t}))
-    if sdes or any(curves): axs[0,-1].legend()
+    if any(curves): axs[0,0].legend(fontsize=8)
+    if sdes: axs[0,-1].legend(fontsize=8)
     return axs[0]
 
 def _plot_perturbation(ax, sdes, u, n_bits, ts):
