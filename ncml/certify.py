@@ -286,10 +286,11 @@ def _conditional_integral(s, cond, c, tol):
 def _all_levels(s): return s.unit(torch.arange(2**s.n_bits))
 
 def _enumerate_images(s, t):
+    "Total probability of all images, the root of the sum of its squares, and what was added up"
     v = torch.cartesian_prod(*[_all_levels(s)]*math.prod(s.shape)).view(-1, *s.shape)
     y = s.labels(1)
-    with torch.no_grad(): total = sum(s.log_prob(o, t, None if y is None else y.expand(len(o))).double().exp().sum().item() for o in v.split(1024))
-    return abs(total-1),f"of all {len(v)} images"
+    with torch.no_grad(): p = torch.cat([s.log_prob(o, t, None if y is None else y.expand(len(o))).double().exp() for o in v.split(1024)])
+    return p.sum().item(),p.norm().item(),f"of all {len(v)} images"
 
 def _enumerate_conditionals(s, t):
     x,y,c = s.images(2, t),s.labels(2),s.shape[0]
@@ -305,8 +306,10 @@ def _enumerate_conditionals(s, t):
 def _mass(s, t):
     if not s.n_bits: return Finding('skip', says="no levels: a density on no grid")
     if s.n_bits*math.prod(s.shape)<=math.log2(_most_images):
-        value,what = _enumerate_images(s, t)
-        if getattr(s.raw, 'kind', 'exact')!='exact': return Finding('note', value, None, f"how far the probabilities {what} are from adding up to 1, which those of a bound or an estimate need not")
+        total,spread,what = _enumerate_images(s, t)
+        value,kind = abs(total-1),getattr(s.raw, 'kind', 'exact')
+        if kind=='bound' and not total-1<=5*spread+s.tol(1e-9, 1e-4): return Finding('FAIL', value, 5*spread, f"the probabilities {what} add up to more than 1 by more than noise explains, and those of a bound must not (is the number of draws divided by? is the cell's log volume added?)")
+        if kind!='exact': return Finding('note', value, None, f"how far the probabilities {what} are from adding up to 1, which those of a bound or an estimate need not")
     elif s.autoregressive: value,what = _enumerate_conditionals(s, t)
     elif (top := s.log_prob(s.images(64, t), t, s.labels(64)).max().item())>0: return Finding('FAIL', top, 0., "an image has a probability above 1")
     else: return Finding('skip', says=f"needs dist, or at most {_most_images} possible images: give a smaller shape")
