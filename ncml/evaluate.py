@@ -38,10 +38,11 @@ def _named(targets, device):
     "`{name: (model, configuration)}` of run folders and module:factory with commas between; None for a model without a run"
     found = {}
     for o in map(str.strip, str(targets).split(',')):
+        name,_,o = o.rpartition('=')
         run = _load(o, device) if Path(o).is_dir() else None
         model,config = (run.model,run.config) if run else (_target(o)[0],None)
         if isinstance(model, nn.Module): model.to(_device(device))
-        name = (Path(o).name if run else o) or o
+        name = name or (Path(o).name if run else o) or o
         if name in found: raise ValueError(f"targets: need models of different names, got {name!r} twice")
         found[name] = model,config
     return found
@@ -66,11 +67,19 @@ def _of_runs(found, data, **changes):
         if any(d[o]!=first[o] for o in _split): raise ValueError(f"targets: need runs on the same images, split by the same seed, or data; {k} was trained on {({o:d[o] for o in _split})}, the first on {({o:first[o] for o in _split})}")
     return first | {k:v for k,v in changes.items() if v is not None}
 
+def _unseen(dls, n, seed):
+    "At most `n` images that trained nothing here: the test part, or where there is none all of them, with labels"
+    if len(dls.loaders)>2: return _test_set(dls, n, seed)
+    sets = [o.dataset for o in dls.loaders]
+    u,y = torch.cat([o.u for o in sets]),None if sets[0].y is None else torch.cat([o.y for o in sets])
+    i = torch.randperm(len(u), generator=torch.Generator().manual_seed(seed))[:n]
+    return u[i],None if y is None else y[i],'given'
+
 def _test_images(found, data, bits, n, size=None, root=None, download=False):
     "At most `n` test images `(n,c,h,w)` as levels, labels, and what a file tells of them"
     d = _of_runs(found, data, size=size, root=root)
     dls = _loaders(d, data, bits, download=download)
-    u,y,which = _test_set(dls, n, d['seed'])
+    u,y,which = _test_set(dls, n, d['seed']) if data in (None, *(c['data']['source'] for _,c in found.values() if c)) else _unseen(dls, n, d['seed'])
     for k,(m,c) in found.items():
         if getattr(m, 'n_channels', u.shape[1])!=u.shape[1]: raise ValueError(f"data: need images of {m.n_channels} channels for {k}, got shape {tuple(u.shape[1:])}")
         if getattr(m, 'n_classes', 0) and c and [str(o) for o in dls.train_ds.classes or []]!=c['data']['classes']:
@@ -128,6 +137,7 @@ def _curves(found, u, y, n_bits, n, pis, perturb, bs, seed):
     "`delta_log_prob` of each run at `n` times from 0 to its largest, as equation 9 has it, and the runs' SDEs"
     runs = {k:(m,get_sde(**c['sde'])) for k,(m,c) in found.items() if c and c['noise']['p_clean']<1}
     if not runs: raise ValueError("curve: need a run that was trained with noise, got none")
+    if without := [k for k in found if k not in runs]: print(f"curve: left out {', '.join(without)}, which knows no noise")
     ts = {k:np.linspace(0, found[k][1]['noise']['t_max'], n) for k in runs}
     pis = [o for o in pis if o] or [.5,1.]
     return {k:delta_log_prob(m, u, n_bits, ts[k], pis, y if m.n_classes else None, perturb=perturb, bs=bs, seed=seed) for k,(m,_) in runs.items()},{k:o for k,(_,o) in runs.items()}
@@ -162,6 +172,7 @@ def ncml_sanity(
     "The sanity test: bits per dimension of test images and of their perturbed versions"
     args = dict(locals())
     _at_least(n_test=(n_test, 1), curve=(curve, 0), bs=(bs, 1))
+    if curve==1: raise ValueError('curve: need 2 times or more, got 1')
     probs,(file,picture),found = _numbers('pis', pis),_new_pair(out, targets, 'sanity-test'),_named(targets, device)
     drawn = _new_file(file.with_name(f'{file.stem}-curve.png'), ('.png',)) if curve else None
     bits = _bits(found, bits)
@@ -175,7 +186,7 @@ def ncml_sanity(
         more['curves'] = {k:json.loads(o.to_json(orient='records', double_precision=15)) for k,o in curves.items()}
         more['perturbation'] = {k:mean_perturbation(sdes[k], u, bits, o.t[o.pi==o.pi[0]].to_numpy()).tolist() for k,o in curves.items()}
         _save_picture(plot_delta_log_prob(curves, sdes, u, bits)[0].figure, drawn)
-    print(f"bits per dimension of {len(u)} {images['part']} images at t = 0; intervals of 95% are in {file.name}\n{_show(_brief(table))}", *map(quote, entries), sep='\n')
+    print(f"bits per dimension of {len(u)} {images['part']} images at t = 0 (diff: less that at π = 0; vs: less that of the first model, the same images; intervals of 95% are in {file.name})\n{_show(_brief(table))}", *map(quote, entries), sep='\n')
     file.write_text(json.dumps(_told(ncml_sanity, args, found, images) | _versions() | dict(ledger=entries, table=json.loads(table.to_json(orient='records', double_precision=15))) | more, indent=1, allow_nan=False)+'\n')
     _save_picture(_plot_sanity(table), picture)
     print(f"{file} and {picture.name}{f', {drawn.name}' if drawn else ''}")
@@ -221,6 +232,7 @@ def _other_sets(names, u, bits, n, seed, root, download):
     "`{name: levels}` of all sets, and `{name: what was done}`"
     sets,told = {},{}
     for o in map(str.strip, names.split(',')):
+        if not o: raise ValueError(f"sets: need names with commas between, got {names!r}")
         k = o if o in (*_generated, *_public, 'digits') else Path(o).stem
         if k in sets: raise ValueError(f"sets: need different names, got {k!r} twice")
         try: sets[k],told[k] = _one_set(o, u, bits, n, seed, root, download)
@@ -243,7 +255,7 @@ def _plot_sets(values, statistic):
 
 def _show_ood(report):
     "Table 4, differences to the first model, and the AUROC of every statistic at the first t"
-    print(f"{report['statistic']} at t = {report['t'][0]:g}: AUROC, and bits per dimension at π = 0 and 1\n{_show(pd.DataFrame(report['summary']))}")
+    print(f"{report['statistic']} at t = {report['t'][0]:g}: AUROC (above ½: its own images score higher), and bits per dimension at π = 0 and 1\n{_show(pd.DataFrame(report['summary']))}")
     if len(report['models'])>1: print(f"\nAUROC less that of {next(iter(report['models']))}, same images\n{_show(pd.DataFrame(report['paired']).query('model!=@first', local_dict=dict(first=next(iter(report['models'])))))}")
     if report['link']: print(f"\nRank correlation, over models, of bits at π = 1 with AUROC\n{_show(pd.DataFrame({k:o for k,o in report['link'].items() if o}).T.rename_axis('set').reset_index())}")
     every = pd.concat([pd.DataFrame(o).assign(model=k) for k,o in report['tables'].items()])

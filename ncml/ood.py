@@ -374,8 +374,11 @@ def ood_report(
     **kwargs # `bs` and `progress` of `ood_statistics`
 )->dict: # JSON-able: `summary` (Table 4), `link` over models, `paired` differences to the first model, `tables`, and how it was made
     "AUROC of several models on several sets beside their bits per dimension at π = 0 and 1"
+    if clash := {'model','bpd_0','bpd_1','average'} & set(sets): raise ValueError(f"sets: need names other than those of the summary's columns, got {sorted(clash)}")
     if not models or not sets: raise ValueError(f"models, sets: need at least one of each, got {list(models)} and {list(sets)}")
     u,ts,boot = _as_levels(u, n_bits),_times(t),dict(n_boot=n_boot, seed=seed)
+    for k,o in sets.items():
+        if tuple(getattr(o, 'shape', u.shape)[1:])!=tuple(u.shape[1:]): raise ValueError(f"sets: {k}: need images of shape {tuple(u.shape[1:])} as u has, got {tuple(o.shape[1:])}")
     summary,tables,scores = zip(*(_of_model(k, m, u, sets, n_bits, statistic, ts, boot, kwargs) for k,m in models.items()), strict=True)
     side = [pd.DataFrame(dict(zip(models, o, strict=True))) for o in zip(*scores, strict=True)] # a column for each model
     paired = ood_table(side[0], dict(zip(sets, side[1:], strict=True)), next(iter(models)), **boot).rename(columns=dict(statistic='model'))
