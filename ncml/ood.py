@@ -327,7 +327,8 @@ def robustness_link(
 # %% ../nbs/11_ood.ipynb #375ac732
 def _told(model):
     "Kind and configuration of a model, of a Learner those of its density"
-    own = getattr(model, 'density', model)
+    own = _model(model)
+    own = getattr(own, 'f', own) # a function is wrapped
     return dict(kind=type(own).__name__, config=getattr(own, 'config', None))
 
 def _made_with(model):
