@@ -64,7 +64,7 @@ def _kind(model, kind):
     return kind or own or 'not stated'
 
 # %% ../nbs/10b_ledger.ipynb #f4337210
-def _measure(model, u, n_bits, y, t, sde, bs, seed, progress):
+def _measure(model, u, n_bits, y, t, sde, bs, seed, progress, kind):
     "bpd `(n,)`, digests of the images, their shape, and whether the first batch gave the same twice"
     parts,digests,repeats = [],[],True
     for x,yb in image_batches(model, u, n_bits, y, bs, progress):
@@ -73,7 +73,7 @@ def _measure(model, u, n_bits, y, t, sde, bs, seed, progress):
         b = bpd(model, x, t, yb).cpu().double()
         if not parts: repeats = torch.allclose(b, bpd(model, x, t, yb).cpu().double(), rtol=1e-5, equal_nan=True)
         parts.append(b)
-    return check_mass(check_finite(torch.cat(parts), where=f't={t:g}'), getattr(model, 'kind', None)).numpy(),digests,list(x.shape[1:]),repeats
+    return check_mass(check_finite(torch.cat(parts), where=f't={t:g}'), kind).numpy(),digests,list(x.shape[1:]),repeats
 
 def _of_images(n_bits, n, shape, digests, t, sde, y, seed):
     "What an entry says of images and noise"
@@ -105,7 +105,7 @@ def bpd_entry(
     weights,run = weights or _weights(model) or 'not stated',model if _is_run(model) else None
     density = as_density(run.model if run else model)
     n_bits,kind = data_bits(density, u, n_bits),_kind(density, kind)
-    with torch.no_grad(), evaluating(density, seed): b,digests,shape,repeats = _measure(density, u, n_bits, y, t, sde, bs, seed, progress)
+    with torch.no_grad(), evaluating(density, seed): b,digests,shape,repeats = _measure(density, u, n_bits, y, t, sde, bs, seed, progress, kind)
     if kind=='exact' and not repeats: raise ValueError("kind: need 'bound' or 'estimate' of a model that draws random numbers; this one gave the first images other bits when asked again, and 'exact' was said")
     stderr = float(b.std(ddof=1)/len(b)**.5) if len(b)>1 else None
     half = stats.t.ppf((1+level)/2, len(b)-1)*stderr if len(b)>1 else None
