@@ -115,7 +115,7 @@ def bpd_entry(
     own |= told
     try: json.dumps(own)
     except TypeError as e: raise ValueError(f"told: need what JSON can hold, {e}") from e
-    return dict(model=name or type(getattr(density, 'f', density)).__name__, bpd=float(b.mean()), stderr=stderr,
+    return dict(model=name or type(getattr(density, 'owner', None) or getattr(density, 'f', density)).__name__, bpd=float(b.mean()), stderr=stderr,
         low=None if half is None else float(b.mean()-half), high=None if half is None else float(b.mean()+half), level=level, kind=kind, repeats=repeats,
         **_of_images(n_bits, len(b), shape, digests, t, sde, y, seed), weights=weights, told={k:v for k,v in own.items() if v is not None},
         versions={k:version(k) for k in ('ncml','torch')}, device=str(next((p.device for p in getattr(density, 'parameters', lambda: ())()), 'cpu')))

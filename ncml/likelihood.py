@@ -70,13 +70,13 @@ def score(
 
 # %% ../nbs/05_likelihood.ipynb #375260ef
 class _Function(nn.Module):
-    "A function of x, or of `(x, y)` where labels are given, as a density that is the same at every t"
-    def __init__(self, f):
+    "A function of x, or of `(x, y)` where labels are given, as a density that is the same at every t; or one of `(x, t)`"
+    def __init__(self, f, with_t=False):
         super().__init__()
-        self.f,self.owner = f,getattr(f, '__self__', None) # a module becomes a part of this one
+        self.with_t,self.f,self.owner = with_t,f,getattr(f, '__self__', None) # a module becomes a part of this one
         for k in ('kind','told','n_bits','n_classes'): # what it, or the module whose method it is, says of itself
             if (v := getattr(f, k, getattr(self.owner, k, None))) is not None: setattr(self, k, v)
-    def log_prob(self, x, t, y=None): return self.f(x) if y is None else self.f(x, y)
+    def log_prob(self, x, t, y=None): return self.f(*(x,t)[:1+self.with_t], *() if y is None else (y,))
 
 def _takes(f, n):
     "Can `f` be called with `n` arguments? Yes, if nobody knows"
@@ -85,14 +85,18 @@ def _takes(f, n):
     except ValueError: return True
     return True
 
+def _knows_t(f):
+    "Is the second argument of `f` the time? If there must be one, or by its name; else it may be the labels"
+    return not _takes(f, 1) or [*inspect.signature(f).parameters][1:2] in (['t'],['time'],['times'])
+
 def as_density(
-    model, # `log_prob(x, t, y)` in nats, or `log_prob(x)`; a `Learner`, a `Run`, or a function of x (and y, where labels are given)
+    model, # `log_prob(x, t, y)` in nats, `log_prob(x, t)` or `log_prob(x)`; a `Learner`, a `Run`, or a function of x (and y, where labels are given)
 ): # with `log_prob(x, t, y)`: `model` itself, of a Learner the averaged weights, or the function wrapped
     "Whatever is brought as a likelihood model, with `log_prob(x, t, y)`"
     if isinstance(model, tuple) and hasattr(model, 'model'): model = model.model # a Run
     if hasattr(model, 'dls') and isinstance(model.model, nn.Module): # a Learner; one of ours knows its averaged weights
         model = model.density if hasattr(type(model), 'density') else model.model
-    if hasattr(model, 'log_prob'): return model if _takes(model.log_prob, 3) or not _takes(model.log_prob, 1) else _Function(model.log_prob)
+    if hasattr(model, 'log_prob'): return model if _takes(model.log_prob, 3) else _Function(model.log_prob, _knows_t(model.log_prob))
     if callable(model): return _Function(model)
     raise ValueError(f"model: need log_prob(x, t, y) or a function of x, got {type(model).__name__}")
 
