@@ -12,11 +12,10 @@ import math
 from importlib.metadata import version
 import pandas as pd
 import torch
-from scipy import stats
 from torch import Tensor
 from .data import level_width, to_levels, to_unit
 from .adapters import _draw, content_generators
-from .likelihood import as_density, bpd, check_finite, check_mass, data_bits, evaluating, image_batches
+from .likelihood import as_density, bpd, check_finite, check_mass, data_bits, evaluating, image_batches, mean_interval
 from .sde import SDE
 
 # %% ../nbs/10b_ledger.ipynb #c83b9752
@@ -107,16 +106,15 @@ def bpd_entry(
     n_bits,kind = data_bits(density, u, n_bits),_kind(density, kind)
     with torch.no_grad(), evaluating(density, seed): b,digests,shape,repeats = _measure(density, u, n_bits, y, t, sde, bs, seed, progress, kind)
     if kind=='exact' and not repeats: raise ValueError("kind: need 'bound' or 'estimate' of a model that draws random numbers; this one gave the first images other bits when asked again, and 'exact' was said")
-    stderr = float(b.std(ddof=1)/len(b)**.5) if len(b)>1 else None
-    half = stats.t.ppf((1+level)/2, len(b)-1)*stderr if len(b)>1 else None
+    mean,*errors = mean_interval(b, level)
+    stderr,low,high = (None if math.isnan(o) else o for o in errors)
     own = {'T': getattr(density, 't_max', None), **({} if run is None else dict(run=run.config['weights_sha256'][:16])), **(getattr(density, 'told', None) or {})}
     if _clean_only(model): own['T'] = 0. # it never saw noise
     if clash := [k for k in told if own.get(k) is not None and own[k]!=told[k]]: raise ValueError(f"{clash[0]}: need the model's own, {own[clash[0]]!r}, got {told[clash[0]]!r}")
     own |= told
     try: json.dumps(own)
     except TypeError as e: raise ValueError(f"told: need what JSON can hold, {e}") from e
-    return dict(model=name or type(getattr(density, 'owner', None) or getattr(density, 'f', density)).__name__, bpd=float(b.mean()), stderr=stderr,
-        low=None if half is None else float(b.mean()-half), high=None if half is None else float(b.mean()+half), level=level, kind=kind, repeats=repeats,
+    return dict(model=name or type(getattr(density, 'owner', None) or getattr(density, 'f', density)).__name__, bpd=mean, stderr=stderr, low=low, high=high, level=level, kind=kind, repeats=repeats,
         **_of_images(n_bits, len(b), shape, digests, t, sde, y, seed), weights=weights, told={k:v for k,v in own.items() if v is not None},
         versions={k:version(k) for k in ('ncml','torch')}, device=str(next((p.device for p in getattr(density, 'parameters', lambda: ())()), 'cpu')))
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['check_log_prob', 'bpd', 'evaluating', 'score', 'as_density', 'data_bits', 'image_batches', 'check_finite',
-           'check_mass']
+           'check_mass', 'mean_interval']
 
 # %% ../nbs/05_likelihood.ipynb #12544de5
 import inspect
@@ -16,6 +16,7 @@ from itertools import chain
 import numpy as np
 import torch
 from fastprogress.fastprogress import progress_bar
+from scipy import stats
 from torch import nn,Tensor
 from .data import from_batch
 from .sde import as_time
@@ -137,6 +138,11 @@ def _one_batch(b, y, n_bits):
     return x,None if y is None else yb
 
 # %% ../nbs/05_likelihood.ipynb #d92449a4
+def _check_axes(x):
+    "Warn of images whose last axis looks like channels"
+    if x.ndim==4 and x.shape[3] in (1,3,4) and x.shape[1] not in (1,3,4):
+        warnings.warn(f"u: need (n,c,h,w), got {tuple(x.shape)}; if that is (n,h,w,c), bring u.permute(0, 3, 1, 2)", stacklevel=3)
+
 def image_batches(
     model, # what the batches are for: they come on its device, float64 if it is
     u, # integer levels `(n,c,h,w)` or floats in [0,1], or a loader of such batches `u`, `(u,)` or `(u, y)`
@@ -151,6 +157,7 @@ def image_batches(
     for b in progress_bar(batches, leave=False) if progress and hasattr(batches, '__len__') else batches:
         x,yb = _one_batch(b, y, n_bits)
         if not len(x): continue
+        if n_bits is not None and not n: _check_axes(x)
         n,high = n+len(x),max(high, x.max().item())
         if own is not None: x = x.to(own.device, torch.promote_types(torch.float32, own.dtype))
         yield x,None if yb is None else yb.to(x.device)
@@ -183,3 +190,16 @@ def check_mass(
     if kind not in ('bound','estimate'): raise ValueError(says)
     warnings.warn(says, stacklevel=2)
     return b
+
+# %% ../nbs/05_likelihood.ipynb #8805706a
+def mean_interval(
+    v, # (n,), a value for each image
+    level:float=0.95, # share of repetitions whose interval has the true mean, in (0, 1)
+)->tuple: # mean, standard error, low, high; `nan` where n = 1
+    "Mean of independent values, its standard error, and Student's interval"
+    if not 0<level<1: raise ValueError(f"level: need a share in (0, 1), got {level}")
+    v = np.asarray(v, dtype=float)
+    if v.ndim!=1 or not len(v): raise ValueError(f"v: need (n,) values, at least one, got {v.shape}")
+    stderr = v.std(ddof=1)/len(v)**.5 if len(v)>1 else math.nan
+    half = stats.t.ppf((1+level)/2, len(v)-1)*stderr if len(v)>1 else math.nan
+    return tuple(map(float, (v.mean(), stderr, v.mean()-half, v.mean()+half)))

@@ -13,10 +13,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
-from scipy import stats
 from torch import Tensor
 from .data import level_width, to_levels, to_unit
-from .likelihood import as_density, bpd, check_finite, check_mass, data_bits, evaluating, image_batches
+from .likelihood import as_density, bpd, check_finite, check_mass, data_bits, evaluating, image_batches, mean_interval
 from .refine import draw_noise, image_generators
 from .sde import SDE, as_time
 
@@ -112,17 +111,9 @@ def _name(f):
     if not isinstance(f, partial): return getattr(f, '__name__', type(f).__name__)
     return f"{_name(f.func)}({', '.join([*map(repr, f.args), *(f'{k}={v!r}' for k,v in f.keywords.items())])})"
 
-def _stderr(b): return float(np.std(b, ddof=1)/len(b)**.5) if len(b)>1 else math.nan
-
-def _interval(b, level):
-    "Ends of an interval for the mean of what `b` `(n,)` was drawn from"
-    half = stats.t.ppf((1+level)/2, len(b)-1)*_stderr(b) if len(b)>1 else math.nan
-    return float(np.mean(b)-half),float(np.mean(b)+half)
-
 def _summary(b, name, level):
     "Mean of `b` and, in columns that begin with `name`, its standard error and interval"
-    low,high = _interval(b, level)
-    return {name:float(np.mean(b)), f'{name}_stderr':_stderr(b), f'{name}_low':low, f'{name}_high':high}
+    return dict(zip((name, f'{name}_stderr', f'{name}_low', f'{name}_high'), mean_interval(b, level), strict=True))
 
 # %% ../nbs/10_sanity.ipynb #f9bf3b93
 def _table(values, name, level, first=None):
@@ -209,9 +200,8 @@ def delta_log_prob(
 def _delta(t, pi, a, b, level):
     "The row of `delta_log_prob` for bpd `(n,)` of clean images `a` and perturbed ones `b`"
     diff = (check_finite(b, where=f't={t:g}, pi={pi:g}') - check_finite(a, where=f't={t:g}, pi=0')).numpy()
-    sign = math.copysign(1, diff.mean())
-    low,high = _interval(sign*diff, level)
-    return dict(t=t, pi=pi, n=len(a), bpd_data=a.mean().item(), bpd_pi=b.mean().item(), delta=abs(float(diff.mean())), stderr=_stderr(diff), low=low, high=high)
+    delta = dict(zip(('delta','stderr','low','high'), mean_interval(math.copysign(1, diff.mean())*diff, level), strict=True))
+    return dict(t=t, pi=pi, n=len(a), bpd_data=a.mean().item(), bpd_pi=b.mean().item()) | delta
 
 # %% ../nbs/10_sanity.ipynb #c9fb7a42
 def mean_perturbation(
