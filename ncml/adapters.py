@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torchdiffeq import odeint
 from .data import level_width
 from .likelihood import as_density, check_log_prob
-from .sde import SDE, as_time, check_t_max, expand_to
+from .sde import SDE, as_time, check_t_max, expand_to, get_sde
 
 # %% ../nbs/05b_adapters.ipynb #41f14735
 def content_generators(
@@ -201,7 +201,7 @@ def _solve(f, state, rtol, atol, n_steps, max_steps):
 
 def ode_log_prob(
     score, # Function of x, t (and y, if given): the score, like x, differentiable in x
-    sde:SDE,
+    sde:str|SDE, # Or its name, as in `get_sde`
     x:Tensor, # (n,…)
     t:float|Tensor=1e-5, # Where the density is asked for, above 0: a time, or (n,) times
     y:Tensor|None=None, # (n,) classes
@@ -214,6 +214,7 @@ def ode_log_prob(
     max_steps:int=1000, # Adaptive steps before giving up
 )->ODESolution:
     "Log density of `x` at `t` by the probability-flow ODE"
+    sde = get_sde(sde)
     t_max = check_t_max(sde, sde.t_end if t_max is None else t_max)
     t,keep,nfe = as_time(t, x, t_max).to(x.dtype),torch.is_grad_enabled(),0
     probes = _unit_vectors(x) if probes is None else probes/len(probes)**.5
@@ -241,7 +242,7 @@ class ODEDensity(nn.Module):
     kind,density_in_x = 'estimate',True
     def __init__(self,
         model, # Score function of x, t (and y, if given), a module with a method `score`, or a density
-        sde:SDE,
+        sde:str|SDE, # Or its name, as in `get_sde`
         t_min:float=1e-5, # ε, where the ODE starts for clean images
         t_max:float|None=None, # T, default the end of `sde`
         prior=None, # Function of x_T: log p_T, (n,); default that of a normal with the std s(T)
@@ -253,6 +254,7 @@ class ODEDensity(nn.Module):
         seed:int=0, # Of Hutchinson's probes
     ):
         super().__init__()
+        sde = get_sde(sde)
         self.model,self.sde,self.t_min,self.t_max = _with_score(model),sde,t_min,check_t_max(sde, sde.t_end if t_max is None else t_max)
         if not 0<t_min<self.t_max: raise ValueError(f"t_min: need a time above 0 and below t_max={self.t_max:g}, got {t_min}")
         if trace not in ('exact', 'hutchinson'): raise ValueError(f"trace: need 'exact' or 'hutchinson', got {trace!r}")
@@ -265,7 +267,7 @@ class ODEDensity(nn.Module):
     @property
     def told(self)->dict:
         probes = dict(n_probes=self.n_probes, seed=self.seed) if self.trace=='hutchinson' else {}
-        return dict(at_t_0='log p_eps', eps=self.t_min, t_max=self.t_max, prior='normal' if self.prior is None else 'given', trace=self.trace, **probes, **self.steps)
+        return dict(at_t_0='log p_eps', sde=repr(self.sde), eps=self.t_min, t_max=self.t_max, prior='normal' if self.prior is None else 'given', trace=self.trace, **probes, **self.steps)
 
     def log_prob(self,
         x:Tensor, # (n,…)

@@ -16,7 +16,7 @@ from torch import Tensor
 from .data import level_width, to_levels, to_unit
 from .adapters import _draw, content_generators
 from .likelihood import as_density, bpd, check_finite, check_mass, data_bits, evaluating, image_batches, mean_interval
-from .sde import SDE
+from .sde import SDE, get_sde
 
 # %% ../nbs/10b_ledger.ipynb #c83b9752
 def _digests(u, n_bits):
@@ -87,7 +87,7 @@ def bpd_entry(
     n_bits:int|None=None, # bits of the images; the model's or the loader's own if not given
     y=None, # labels `(n,)`; True: the loader's; None: none are passed on
     t:float=0., # condition
-    sde:SDE|None=None, # noise the images to t by it; without it they stay as they are
+    sde:str|SDE|None=None, # noise the images to t by it; without it they stay as they are
     name:str|None=None, # of the model
     kind:str|None=None, # 'exact', 'bound' or 'estimate', if the model does not say
     weights:str|None=None, # which weights, if the model does not say
@@ -99,7 +99,7 @@ def bpd_entry(
 )->dict: # JSON-able
     "Bits per dimension of images, and what the number means"
     if not 0<level<1: raise ValueError(f"level: need a share in (0, 1), got {level}")
-    t = float(t)
+    t,sde = float(t),sde and get_sde(sde)
     if t>0 and sde is None: told = dict(told, noise_missing='images are scored under t as they are')
     weights,run = weights or _weights(model) or 'not stated',model if _is_run(model) else None
     density = as_density(run.model if run else model)

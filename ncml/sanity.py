@@ -17,7 +17,7 @@ from torch import Tensor
 from .data import level_width, to_levels, to_unit
 from .likelihood import as_density, bpd, check_finite, check_mass, data_bits, evaluating, image_batches, mean_interval
 from .refine import draw_noise, image_generators
-from .sde import SDE, as_time
+from .sde import SDE, as_time, get_sde
 
 # %% ../nbs/10_sanity.ipynb #697e0577
 def _uniform(u, pi, generator, *size):
@@ -176,7 +176,7 @@ def delta_log_prob(
     ts=(0.,), # times
     pis=(0.5,1.), # probabilities of a perturbation
     y=None, # labels `(n,)`; True: the loader's; None: none are passed on
-    sde:SDE|None=None, # noise both to t by it; None: both stay unnoised, equation 9 read literally
+    sde:str|SDE|None=None, # noise both to t by it; None: both stay unnoised, equation 9 read literally
     perturb=lsb_flip, # or any function of `u, pi, n_bits, generator`, as in `sanity_test`
     bs:int=64, # batch size, where `u` is a tensor
     seed:int=0, # of perturbation and noise
@@ -186,6 +186,7 @@ def delta_log_prob(
     "`|bpd(p_data) - bpd(p_π)|` against t"
     if not 0<level<1: raise ValueError(f"level must be a share in (0, 1), got {level}")
     model,ts,pis,n,parts = as_density(model),_floats('ts', ts),_floats('pis', pis),0,[]
+    sde = sde and get_sde(sde)
     n_bits,gens = data_bits(model, u, n_bits),{pi:_generator(seed) for pi in pis}
     with torch.no_grad(), evaluating(model, seed):
         for x,yb in image_batches(model, u, n_bits, y, bs, progress):
@@ -205,13 +206,14 @@ def _delta(t, pi, a, b, level):
 
 # %% ../nbs/10_sanity.ipynb #c9fb7a42
 def mean_perturbation(
-    sde:SDE,
+    sde:str|SDE, # or its name, as in `get_sde`
     u:Tensor, # integer levels, any shape
     n_bits:int, # bits of the images
     ts # times in [0, `sde.t_end`]
 )->Tensor: # float64, one for each time, in levels
     "`E|x_t - x_0|` in levels, exact over the noise, averaged over the values of `u`"
     if not u.numel(): raise ValueError("u must hold at least one image, got none")
+    sde = get_sde(sde)
     to_unit(u, n_bits) # checks the levels
     h = torch.bincount(u.flatten().long().cpu(), minlength=2**n_bits).double()
     t = torch.tensor(_floats('ts', ts), dtype=torch.float64)
