@@ -12,6 +12,7 @@ import math
 import platform
 import shlex
 import sys
+import warnings
 from importlib.metadata import version
 from functools import partial
 from pathlib import Path
@@ -22,16 +23,18 @@ import torch
 from fastcore.script import call_parse, store_true
 from fastprogress.fastprogress import progress_bar
 from torch import nn
-from .cli import _at_least, _choice, _device, _load, _loaders, _new_file, _numbers, _one_line, _perturbations, _show, _target, _test_set, ncml_train
-from .data import _get_sets, _public, photo_patches, public_images, reduce_bits, resize_images
-from .fid import InceptionFeatures, load_features, plot_quality, quality_table, sample_quality, save_features, train_features
-from .ledger import bpd_entry, quote
-from .ood import constant_images, ood_report, plot_ood, uniform_images
-from .run import Run
-from .sanity import delta_log_prob, flip_bit, mean_perturbation, plot_delta_log_prob, plot_sanity, sanity_test
-from .sde import get_sde
-from .solvers import solvers
-from .two_part import sample_ncml
+with warnings.catch_warnings():
+    warnings.filterwarnings('ignore', '`torch.jit.script` is deprecated', FutureWarning) # fastai's import asks for it, a user cannot mend it
+    from ncml.cli import _at_least, _choice, _device, _load, _loaders, _new_file, _numbers, _one_line, _perturbations, _show, _target, _test_set, ncml_train
+    from ncml.data import _get_sets, _public, photo_patches, public_images, reduce_bits, resize_images
+    from ncml.fid import InceptionFeatures, load_features, plot_quality, quality_table, sample_quality, save_features, train_features
+    from ncml.ledger import bpd_entry, quote
+    from ncml.ood import constant_images, ood_report, plot_ood, uniform_images
+    from ncml.run import Run
+    from ncml.sanity import delta_log_prob, flip_bit, mean_perturbation, plot_delta_log_prob, plot_sanity, sanity_test
+    from ncml.sde import get_sde
+    from ncml.solvers import solvers
+    from ncml.two_part import sample_ncml
 
 # %% ../nbs/13a_evaluate.ipynb #0c3e498d
 def _named(targets, device):
