@@ -29,6 +29,7 @@ with warnings.catch_warnings():
     from ncml.data import _get_sets, _public, photo_patches, public_images, reduce_bits, resize_images
     from ncml.fid import InceptionFeatures, load_features, plot_quality, quality_table, sample_quality, save_features, train_features
     from ncml.ledger import bpd_entry, quote
+    from ncml.metrics import statistics
     from ncml.ood import constant_images, ood_report, plot_ood, uniform_images
     from ncml.run import Run
     from ncml.sanity import delta_log_prob, flip_bit, mean_perturbation, plot_delta_log_prob, plot_sanity, sanity_test
@@ -37,17 +38,25 @@ with warnings.catch_warnings():
     from ncml.two_part import sample_ncml
 
 # %% ../nbs/13a_evaluate.ipynb #0c3e498d
-def _named(targets, device):
-    "`{name: (model, configuration)}` of run folders and module:factory with commas between; None for a model without a run"
+def _names(targets):
+    "`{name: run folder or module:factory}` of targets with commas between; nothing is loaded"
     found = {}
     for o in map(str.strip, str(targets).split(',')):
         name,_,o = o.rpartition('=')
-        run = _load(o, device) if Path(o).is_dir() else None
-        model,config = (run.model,run.config) if run else (_target(o)[0],None)
-        if isinstance(model, nn.Module): model.to(_device(device))
-        name = name or (Path(o).name if run else o) or o
+        folder = bool(o) and Path(o).is_dir()
+        if not folder and not all(o.partition(':')): raise ValueError(f"target: need a run folder or module:factory, got {o!r}")
+        name = name or (Path(o).name if folder else o) or o
         if name in found: raise ValueError(f"targets: need models of different names, got {name!r} twice")
-        found[name] = model,config
+        found[name] = o
+    return found
+
+def _named(targets, device):
+    "`{name: (model, configuration)}`, None for a model without a run"
+    found = {}
+    for k,o in _names(targets).items():
+        run = _load(o, device) if Path(o).is_dir() else None
+        found[k] = (run.model,run.config) if run else (_target(o)[0],None)
+        if isinstance(found[k][0], nn.Module): found[k][0].to(_device(device))
     return found
 
 def _bits(found, bits):
@@ -57,6 +66,21 @@ def _bits(found, bits):
     if bits is None: raise ValueError(f"bits: need the bits of a level, {', '.join(found)} does not tell")
     if set(own.values())-{bits}: raise ValueError(f"bits: need models of the same bits, {bits}, got {own}")
     return bits
+
+# %% ../nbs/13a_evaluate.ipynb #8201b5c7
+def _check_source(name, source, more=()):
+    "Refuse images that nothing here reads, before anything is loaded"
+    known,path = [*dict.fromkeys((*more,'digits','photos',*_public))],Path(source)
+    if source not in known and not path.is_dir() and not (path.suffix=='.npz' and path.is_file()):
+        raise ValueError(f"{name}: need one of {known}, a folder of images or an .npz file that exists, got {source!r}")
+
+def _asked(targets, data, size, bits, device):
+    "What all commands are asked, refused where it can be without loading anything; the targets as `_names` gives them"
+    _at_least(size=(size, 1), bits=(bits, 1))
+    if bits is not None and bits>16: raise ValueError(f"bits: need 1 to 16, got {bits}")
+    _device(device)
+    if data is not None: _check_source('data', data)
+    return _names(targets)
 
 # %% ../nbs/13a_evaluate.ipynb #c01ef084
 _split = ('source','seed','size','channels','n_bits')
@@ -116,8 +140,8 @@ def _told(f, args, found, images):
 def _versions(): return dict(versions={k:version(k) for k in ('ncml','torch','numpy')} | dict(python=platform.python_version()))
 
 def _new_pair(out, targets, stem):
-    "Files for JSON and picture, both new"
-    run = next((Path(o.strip()) for o in str(targets).split(',') if Path(o.strip()).is_dir()), Path())
+    "Files for JSON and picture, both new; `targets` as `_names` gives them"
+    run = next((Path(o) for o in targets.values() if Path(o).is_dir()), Path())
     out = _new_file(out or run/f'{stem}.json', ('.json','.png'))
     return [_new_file(out.with_suffix(o), (o,)) for o in ('.json','.png')]
 
@@ -126,7 +150,7 @@ def _save_picture(fig, path):
     plt.close(fig)
 
 # %% ../nbs/13a_evaluate.ipynb #ab0ac2be
-def _perturbing(perturb, n_bits):
+def _perturbing(perturb, n_bits=16):
     "The perturbations that `--perturb` names"
     if perturb=='both': return [*_perturbations.values()]
     if perturb in _perturbations: return [_perturbations[perturb]]
@@ -136,14 +160,18 @@ def _perturbing(perturb, n_bits):
         raise ValueError(f"perturb: need 'both', one of {list(_perturbations)}, 'bits', or 'bit=' and a number below {n_bits}, got {perturb!r}")
     return [partial(flip_bit, bit=int(bit))]
 
-def _curves(found, u, y, n_bits, n, pis, perturb, bs, seed):
-    "`delta_log_prob` of each run at `n` times from 0 to its largest, as equation 9 has it, and the runs' SDEs"
+def _noisy(found):
+    "The models of runs that were trained with noise, and their SDEs"
     runs = {k:(m,get_sde(**c['sde'])) for k,(m,c) in found.items() if c and c['noise']['p_clean']<1}
     if not runs: raise ValueError("curve: need a run that was trained with noise, got none")
     if without := [k for k in found if k not in runs]: print(f"curve: left out {', '.join(without)}, which knows no noise")
+    return runs
+
+def _curves(found, runs, u, y, n_bits, n, pis, perturb, bs, seed):
+    "`delta_log_prob` of each run in `_noisy` at `n` times from 0 to its largest, as equation 9 has it"
     ts = {k:np.linspace(0, found[k][1]['noise']['t_max'], n) for k in runs}
     pis = [o for o in pis if o] or [.5,1.]
-    return {k:delta_log_prob(m, u, n_bits, ts[k], pis, y if m.n_classes else None, perturb=perturb, bs=bs, seed=seed) for k,(m,_) in runs.items()},{k:o for k,(_,o) in runs.items()}
+    return {k:delta_log_prob(m, u, n_bits, ts[k], pis, y if m.n_classes else None, perturb=perturb, bs=bs, seed=seed) for k,(m,_) in runs.items()}
 
 def _plot_sanity(table):
     "A picture for each perturbation, a line for each model"
@@ -176,16 +204,21 @@ def ncml_sanity(
     args = dict(locals())
     _at_least(n_test=(n_test, 1), curve=(curve, 0), bs=(bs, 1))
     if curve==1: raise ValueError('curve: need 2 times or more, got 1')
-    probs,(file,picture),found = _numbers('pis', pis),_new_pair(out, targets, 'sanity-test'),_named(targets, device)
+    names,probs = _asked(targets, data, size, bits, device),_numbers('pis', pis)
+    if any(not 0<=o<=1 for o in probs): raise ValueError(f"pis: need probabilities in [0, 1], got {pis!r}")
+    _perturbing(perturb)
+    file,picture = _new_pair(out, names, 'sanity-test')
     drawn = _new_file(file.with_name(f'{file.stem}-curve.png'), ('.png',)) if curve else None
+    found = _named(targets, device)
     bits = _bits(found, bits)
-    kinds,(u,y,images) = _perturbing(perturb, bits),_test_images(found, data, bits, n_test, size)
+    kinds,runs = _perturbing(perturb, bits),_noisy(found) if curve else {}
+    u,y,images = _test_images(found, data, bits, n_test, size)
     models,progress = {k:m for k,(m,_) in found.items()},sys.stdout.isatty()
     table = pd.concat([sanity_test(models, u, bits, y, probs, p, bs, seed, progress=progress) for p in kinds], ignore_index=True)
     entries = [bpd_entry(Run(m, None, found[k][1]) if found[k][1] else m, u, bits, y if getattr(m, 'n_classes', 0) else None, name=k, bs=bs) for k,m in models.items()]
     more = {}
     if curve:
-        curves,sdes = _curves(found, u, y, bits, curve, probs, kinds[0], bs, seed)
+        curves,sdes = _curves(found, runs, u, y, bits, curve, probs, kinds[0], bs, seed),{k:o for k,(_,o) in runs.items()}
         more['curves'] = {k:json.loads(o.to_json(orient='records', double_precision=15)) for k,o in curves.items()}
         more['perturbation'] = {k:mean_perturbation(sdes[k], u, bits, o.t[o.pi==o.pi[0]].to_numpy()).tolist() for k,o in curves.items()}
         _save_picture(plot_delta_log_prob(curves, sdes, u, bits)[0].figure, drawn)
@@ -231,13 +264,21 @@ def _one_set(source, u, bits, n, seed, root, download):
     v,more = _brought(v, shape, bits, own)
     return v,done+more
 
-def _other_sets(names, u, bits, n, seed, root, download):
-    "`{name: levels}` of all sets, and `{name: what was done}`"
-    sets,told = {},{}
+def _set_names(names):
+    "`{name: source}` of sets with commas between; nothing is loaded"
+    found = {}
     for o in map(str.strip, names.split(',')):
         if not o: raise ValueError(f"sets: need names with commas between, got {names!r}")
         k = o if o in (*_generated, *_public, 'digits') else Path(o).stem
-        if k in sets: raise ValueError(f"sets: need different names, got {k!r} twice")
+        if k in found: raise ValueError(f"sets: need different names, got {k!r} twice")
+        _check_source('sets', o, _generated)
+        found[k] = o
+    return found
+
+def _other_sets(names, u, bits, n, seed, root, download):
+    "`{name: levels}` of all sets, and `{name: what was done}`"
+    sets,told = {},{}
+    for k,o in _set_names(names).items():
         try: sets[k],told[k] = _one_set(o, u, bits, n, seed, root, download)
         except ValueError as e: raise ValueError(f"sets: {k}: {e}") from e
         print(f"{k}: {len(sets[k])} images, {', '.join(told[k])}")
@@ -287,7 +328,12 @@ def ncml_ood(
     "Does a model tell images of other kinds from its own? All are asked without labels"
     args = dict(locals())
     _at_least(n=(n, 2), bs=(bs, 1))
-    ts,(file,picture),found = _numbers('t', t),_new_pair(out, targets, 'ood'),_named(targets, device)
+    _choice('statistic', statistic, dict.fromkeys(statistics))
+    names,ts = _asked(targets, data, size, bits, device),_numbers('t', t)
+    if any(not 0<=o<math.inf for o in ts): raise ValueError(f"t: need times of at least 0, got {t!r}")
+    _set_names(sets)
+    file,picture = _new_pair(out, names, 'ood')
+    found = _named(targets, device)
     bits = _bits(found, bits)
     u,_,images = _test_images(found, data, bits, n, size, root, download)
     print(f"in-distribution: {len(u)} {images['part']} images of shape {tuple(u.shape[1:])}, {bits} bits")
@@ -301,29 +347,37 @@ def ncml_ood(
     return report
 
 # %% ../nbs/13a_evaluate.ipynb #a2c693db
-def _draw(name, run, n, t, steps, solver, y, seed, bs, progress):
-    "`n` images of a run, from its largest noise or from `t`"
-    model,sde,config = run
+def _start(name, config, t):
+    "Where a run's images are drawn: at `t`, or at its largest noise"
     t_max = config['noise']['t_max'] if config['noise']['p_clean']<1 else 0.
     if t is not None and not 0<=t<=t_max: raise ValueError(f"t: need a time from 0 to {t_max:g}, the largest that {name} was trained for, got {t}")
+    return t_max if t is None else t
+
+def _draw(run, n, t, steps, solver, y, seed, bs, progress):
+    "`n` images of a run, drawn at `t` and refined"
+    model,sde,config = run
     y = y[torch.randint(len(y), (n,), generator=torch.Generator().manual_seed(seed))] if model.n_classes else None
-    return sample_ncml(model, sde, (n,*config['data']['shape']), t_max if t is None else t, y, steps, solver, seed=seed, bs=bs, progress=progress).cpu()
+    return sample_ncml(model, sde, (n,*config['data']['shape']), t, y, steps, solver, seed=seed, bs=bs, progress=progress).cpu()
 
 def _given(path, shape, n_bits, n, seed):
     "At most `n` random images of an .npz file, in the format of the run"
-    if Path(path).suffix!='.npz': raise ValueError(f"images: need an .npz file, got {Path(path).name!r}")
     sets,bits,_ = _get_sets(path, None, None, None, None, False, 0)
     u = torch.cat([o for o,_ in sets.values()])
     if (tuple(u.shape[1:]),bits)!=(tuple(shape),n_bits): raise ValueError(f"images: need shape {tuple(shape)} and {n_bits} bits as the run, got {tuple(u.shape[1:])} and {bits} bits in {Path(path).name}")
     return u if n is None or n>=len(u) else u[torch.randperm(len(u), generator=torch.Generator().manual_seed(seed))[:n]]
 
-def _feature_net(features, dls, steps, seed, device):
+def _old_file(name, path, suffixes, what):
+    "`path` as one that can be read"
+    path = Path(path)
+    if path.suffix not in suffixes: raise ValueError(f"{name}: need {what}, got {path.name!r}")
+    if not path.is_file(): raise ValueError(f"{name}: no file {path}")
+    return path
+
+def _feature_net(path, dls, steps, seed, device):
     "The network in a file, or one trained on the first loader's images"
-    if features is None:
+    if path is None:
         if dls.train_ds.y is None: raise ValueError("features: need a file, these images have no labels to train a network with")
         return train_features(dls, steps, seed=seed)
-    path = Path(features)
-    if path.suffix not in ('.safetensors','.pth'): raise ValueError(f"features: need a .safetensors file of save_features or Inception's .pth, got {path.name!r}")
     return (load_features(path) if path.suffix=='.safetensors' else InceptionFeatures(path, dls.train_ds.n_bits)).to(device)
 
 # %% ../nbs/13a_evaluate.ipynb #d057147f
@@ -346,21 +400,23 @@ def ncml_fid(
 )->pd.DataFrame: # What ncml.fid.quality_table gives
     "Distances of drawn images to training images, beside those of test images"
     args = dict(locals())
-    _at_least(n=(n, 2), steps=(steps, 0), bs=(bs, 1), feature_steps=(feature_steps, 1))
-    solver,(file,picture),names = _choice('solver', solver, solvers),_new_pair(out, runs, 'fid'),[o.strip() for o in runs.split(',')]
-    if features is None: weights = _new_file(file.with_suffix('.safetensors'), ('.safetensors',))
-    for o in names:
+    _at_least(n=(n, 2), steps=(steps, 0), bs=(bs, 1), feature_steps=(feature_steps, 1), t=(t, 0.))
+    solver,names = _choice('solver', solver, solvers),_asked(runs, data, None, None, device)
+    for o in names.values():
         if not Path(o).is_dir(): raise ValueError(f"runs: no folder {o}") # a foreign model has no sampler
-    loaded = {Path(o).name:_load(o, device) for o in names}
-    found = {k:(r.model,r.config) for k,r in loaded.items()}
-    if len(found)<len(names): raise ValueError(f"runs: need runs of different names, got {runs!r}")
+    given = [_old_file('images', o.strip(), ('.npz',), 'an .npz file') for o in images.split(',')] if images else []
+    if features is not None: features = _old_file('features', features, ('.safetensors','.pth'), "a .safetensors file of save_features or Inception's .pth")
+    file,picture = _new_pair(out, names, 'fid')
+    if features is None: weights = _new_file(file.with_suffix('.safetensors'), ('.safetensors',))
+    loaded = {k:_load(o, device) for k,o in names.items()}
+    found,starts = {k:(r.model,r.config) for k,r in loaded.items()},{k:_start(k, r.config, t) for k,r in loaded.items()}
     bits = _bits(found, None)
     u_test,_,about = _test_images(found, data, bits, n)
     dls = _loaders(_of_runs(found, data), data, bits, device=_device(device))
     n,train = n or len(u_test),dls.train_ds
-    if images: drawn = {Path(o).stem:_given(o.strip(), u_test.shape[1:], bits, n, seed) for o in images.split(',')}
-    else: drawn = {k:_draw(k, r, n, t, steps, solver, train.y, seed, bs, sys.stdout.isatty()) for k,r in loaded.items()}
+    drawn = {o.stem:_given(o, u_test.shape[1:], bits, n, seed) for o in given}
     net = _feature_net(features, dls, feature_steps, seed, _device(device))
+    if not given: drawn = {k:_draw(r, n, starts[k], steps, solver, train.y, seed, bs, sys.stdout.isatty()) for k,r in loaded.items()}
     rows = {k:sample_quality(net, u, train.u, u_test, seed=seed) for k,u in (progress_bar(list(drawn.items()), leave=False) if sys.stdout.isatty() else drawn.items())}
     table = quality_table(rows)
     print(f"{about['part']} images: {len(u_test)}\n{table.round(4).to_string()}", *{r['why']:0 for r in rows.values() if r['why']}, sep='\n')
