@@ -338,10 +338,20 @@ def _made_with(model):
     threads = f', {torch.get_num_threads()} thread{"s"*(torch.get_num_threads()>1)}' if device=='cpu' else ''
     return dict(versions={k:version(k) for k in ('ncml','torch','numpy','scikit-learn','pillow')} | dict(python=platform.python_version()), device=device+threads)
 
+_needs = dict(log_p={'lp'}, log_grad_norm={'norm'}, log_grad_p={'lp','norm'}, grad_sum={'norm'}, minus_png=set(), png_gain={'lp'})
+
+def _check_gives(name, model, u, n_bits, statistic, t):
+    "Refuse a statistic that `model` does not give, by a look at one image"
+    model = _model(model)
+    with evaluating(model, 0): # no random numbers of the caller's are taken
+        x,_ = next(image_batches(model, u[:1], n_bits))
+        measured = _measure(model, x, t, None)
+    gives = [k for k,o in _needs.items() if o<=measured.keys()]
+    if statistic not in gives: raise ValueError(f"statistic: need one that every model gives, got {statistic!r} for {name!r}, which gives {gives}")
+
 def _of_model(name, model, u, sets, n_bits, statistic, ts, boot, kwargs):
     "The row of `model` in Table 4, its table, and `statistic` at the first t for `u` and each set"
     found = [ood_statistics(model, o, n_bits, t=ts, **kwargs) for o in (u, *sets.values())]
-    if statistic not in found[0]: raise ValueError(f"statistic: need one that every model gives, got {statistic!r} for {name!r}, which gives {list(found[0])[1:]}")
     table = ood_table(found[0], dict(zip(sets, found[1:], strict=True)), **boot)
     first = [o[o.t==ts[0]] for o in found]
     flipped = ood_statistics(model, u^1, n_bits, t=ts[0], **kwargs)
@@ -380,6 +390,7 @@ def ood_report(
     u,ts,boot = _as_levels(u, n_bits),_times(t),dict(n_boot=n_boot, seed=seed)
     for k,o in sets.items():
         if tuple(getattr(o, 'shape', u.shape)[1:])!=tuple(u.shape[1:]): raise ValueError(f"sets: {k}: need images of shape {tuple(u.shape[1:])} as u has, got {tuple(o.shape[1:])}")
+    for k,m in models.items(): _check_gives(k, m, u, n_bits, statistic, ts[0])
     summary,tables,scores = zip(*(_of_model(k, m, u, sets, n_bits, statistic, ts, boot, kwargs) for k,m in models.items()), strict=True)
     side = [pd.DataFrame(dict(zip(models, o, strict=True))) for o in zip(*scores, strict=True)] # a column for each model
     paired = ood_table(side[0], dict(zip(sets, side[1:], strict=True)), next(iter(models)), **boot).rename(columns=dict(statistic='model'))
