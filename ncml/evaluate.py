@@ -21,7 +21,6 @@ import numpy as np
 import pandas as pd
 import torch
 from fastcore.script import call_parse, store_true
-from fastprogress.fastprogress import progress_bar
 from torch import nn
 with warnings.catch_warnings():
     warnings.filterwarnings('ignore', '`torch.jit.script` is deprecated', FutureWarning) # fastai's import asks for it, a user cannot mend it
@@ -32,7 +31,7 @@ with warnings.catch_warnings():
     from ncml.metrics import statistics
     from ncml.ood import constant_images, ood_report, plot_ood, uniform_images
     from ncml.run import Run
-    from ncml.sanity import delta_log_prob, flip_bit, mean_perturbation, plot_delta_log_prob, plot_sanity, sanity_test
+    from ncml.sanity import _name, delta_log_prob, flip_bit, mean_perturbation, plot_delta_log_prob, plot_sanity, sanity_test
     from ncml.sde import get_sde
     from ncml.solvers import solvers
     from ncml.two_part import sample_ncml
@@ -82,6 +81,19 @@ def _asked(targets, data, size, bits, device):
     if data is not None: _check_source('data', data)
     return _names(targets)
 
+# %% ../nbs/13a_evaluate.ipynb #a1d6b262
+def _step(what, name, i, n):
+    "Tell of a step that is done, where no bar does"
+    if not sys.stdout.isatty(): print(f"{name}: {i} of {n} {what}", flush=True)
+
+def _each(what, items, f):
+    "`{name: f(name, item)}`, with a word after each"
+    out = {}
+    for i,(k,v) in enumerate(items.items(), 1):
+        out[k] = f(k, v)
+        _step(what, k, i, len(items))
+    return out
+
 # %% ../nbs/13a_evaluate.ipynb #c01ef084
 _split = ('source','seed','size','channels','n_bits')
 
@@ -111,6 +123,7 @@ def _test_images(found, data, bits, n, size=None, root=None, download=False):
         if getattr(m, 'n_channels', u.shape[1])!=u.shape[1]: raise ValueError(f"data: need images of {m.n_channels} channels for {k}, got shape {tuple(u.shape[1:])}")
         if getattr(m, 'n_classes', 0) and c and [str(o) for o in dls.train_ds.classes or []]!=c['data']['classes']:
             raise ValueError(f"data: need the classes that {k} was trained with, {c['data']['classes']}, got {dls.train_ds.classes}")
+    print(f"{len(u)} {which} images of shape {tuple(u.shape[1:])}, {bits} bits{f'; these are all, {n} were asked for' if n is not None and len(u)<n else ''}", flush=True)
     return u,y,dict(source=_bare(data or d['source']), part=which, n=len(u), shape=list(u.shape[1:]), n_bits=bits, size=d['size'], channels=d['channels'], seed=d['seed'])
 
 # %% ../nbs/13a_evaluate.ipynb #c2f2e3be
@@ -171,7 +184,8 @@ def _curves(found, runs, u, y, n_bits, n, pis, perturb, bs, seed):
     "`delta_log_prob` of each run in `_noisy` at `n` times from 0 to its largest, as equation 9 has it"
     ts = {k:np.linspace(0, found[k][1]['noise']['t_max'], n) for k in runs}
     pis = [o for o in pis if o] or [.5,1.]
-    return {k:delta_log_prob(m, u, n_bits, ts[k], pis, y if m.n_classes else None, perturb=perturb, bs=bs, seed=seed) for k,(m,_) in runs.items()}
+    def one(k, run): return delta_log_prob(run[0], u, n_bits, ts[k], pis, y if run[0].n_classes else None, perturb=perturb, bs=bs, seed=seed, progress=sys.stdout.isatty())
+    return _each('curves', runs, one)
 
 def _plot_sanity(table):
     "A picture for each perturbation, a line for each model"
@@ -211,18 +225,18 @@ def ncml_sanity(
     drawn = _new_file(file.with_name(f'{file.stem}-curve.png'), ('.png',)) if curve else None
     found = _named(targets, device)
     bits = _bits(found, bits)
-    kinds,runs = _perturbing(perturb, bits),_noisy(found) if curve else {}
+    kinds,runs = {_name(o):o for o in _perturbing(perturb, bits)},_noisy(found) if curve else {}
     u,y,images = _test_images(found, data, bits, n_test, size)
     models,progress = {k:m for k,(m,_) in found.items()},sys.stdout.isatty()
-    table = pd.concat([sanity_test(models, u, bits, y, probs, p, bs, seed, progress=progress) for p in kinds], ignore_index=True)
-    entries = [bpd_entry(Run(m, None, found[k][1]) if found[k][1] else m, u, bits, y if getattr(m, 'n_classes', 0) else None, name=k, bs=bs) for k,m in models.items()]
-    more = {}
+    def entry(k, m): return bpd_entry(Run(m, None, found[k][1]) if found[k][1] else m, u, bits, y if getattr(m, 'n_classes', 0) else None, name=k, bs=bs, progress=progress)
+    parts,more = _each('perturbations', kinds, lambda _,p: sanity_test(models, u, bits, y, probs, p, bs, seed, progress=progress)),{}
+    table,entries = pd.concat(parts.values(), ignore_index=True),[*_each('ledger entries', models, entry).values()]
     if curve:
-        curves,sdes = _curves(found, runs, u, y, bits, curve, probs, kinds[0], bs, seed),{k:o for k,(_,o) in runs.items()}
+        curves,sdes = _curves(found, runs, u, y, bits, curve, probs, next(iter(kinds.values())), bs, seed),{k:o for k,(_,o) in runs.items()}
         more['curves'] = {k:json.loads(o.to_json(orient='records', double_precision=15)) for k,o in curves.items()}
         more['perturbation'] = {k:mean_perturbation(sdes[k], u, bits, o.t[o.pi==o.pi[0]].to_numpy()).tolist() for k,o in curves.items()}
         _save_picture(plot_delta_log_prob(curves, sdes, u, bits)[0].figure, drawn)
-    print(f"bits per dimension of {len(u)} {images['part']} images at t = 0 (diff: less that at π = 0; vs: less that of the first model, the same images; intervals of 95% are in {file.name})\n{_show(_brief(table))}", *map(quote, entries), sep='\n')
+    print(f"bits per dimension at t = 0 (diff: less that at π = 0; vs: less that of the first model, the same images; intervals of 95% are in {file.name})\n{_show(_brief(table))}", *map(quote, entries), sep='\n')
     file.write_text(json.dumps(_told(ncml_sanity, args, found, images) | _versions() | dict(ledger=entries, table=json.loads(table.to_json(orient='records', double_precision=15))) | more, indent=1, allow_nan=False)+'\n')
     _save_picture(_plot_sanity(table), picture)
     print(f"{file} and {picture.name}{f', {drawn.name}' if drawn else ''}")
@@ -313,7 +327,7 @@ def ncml_ood(
     targets:str, # Run folders or module:factory, with commas between
     sets:str='constant,uniform', # Other kinds: 'constant', 'uniform', 'photos', 'mirrored', a public set, an .npz file, a folder; with commas between
     data:str=None, # In-distribution images as in ncml_train, default those the first run was trained with
-    n:int=500, # Images of each set
+    n:int=500, # Images of each set, at most as many as there are test images
     statistic:str='log_grad_p', # Of the summary and the picture, as in ood_statistics
     t:str='0', # Conditions, with commas between; the summary is of the first
     size:int=None, # Resize all images to this side, default as for the run
@@ -336,10 +350,9 @@ def ncml_ood(
     found = _named(targets, device)
     bits = _bits(found, bits)
     u,_,images = _test_images(found, data, bits, n, size, root, download)
-    print(f"in-distribution: {len(u)} {images['part']} images of shape {tuple(u.shape[1:])}, {bits} bits")
-    others,done = _other_sets(sets, u, bits, n, seed, _of_runs(found, data or '', root=root)['root'], download)
+    others,done = _other_sets(sets, u, bits, min(n, len(u)), seed, _of_runs(found, data or '', root=root)['root'], download)
     report = ood_report({k:m for k,(m,_) in found.items()}, u, others, bits, statistic, ts, seed=seed, bs=bs, keep=True,
-        info=_told(ncml_ood, args, found, images) | dict(sets=done), progress=sys.stdout.isatty())
+        info=_told(ncml_ood, args, found, images) | dict(sets=done), progress=sys.stdout.isatty(), step=partial(_step, 'sets'))
     _save_picture(_plot_sets(report.pop('values'), statistic), picture)
     file.write_text(json.dumps(report, allow_nan=False)+'\n')
     _show_ood(report)
@@ -385,7 +398,7 @@ def _feature_net(path, dls, steps, seed, device):
 @_one_line
 def ncml_fid(
     runs:str, # Run folders on the same images, with commas between
-    n:int=None, # Images of each to draw and to compare, default as many as there are test images
+    n:int=None, # Images of each to draw and to compare, default and at most as many as there are test images
     images:str=None, # .npz files of images to measure instead, with commas between
     features:str=None, # Feature network: .safetensors of an earlier one or Inception's .pth; default trains one
     feature_steps:int=600, # Of its training
@@ -413,13 +426,15 @@ def ncml_fid(
     bits = _bits(found, None)
     u_test,_,about = _test_images(found, data, bits, n)
     dls = _loaders(_of_runs(found, data), data, bits, device=_device(device))
-    n,train = n or len(u_test),dls.train_ds
+    train = dls.train_ds
+    n = min(len(u_test), len(train), math.inf if n is None else n)
     drawn = {o.stem:_given(o, u_test.shape[1:], bits, n, seed) for o in given}
     net = _feature_net(features, dls, feature_steps, seed, _device(device))
-    if not given: drawn = {k:_draw(r, n, starts[k], steps, solver, train.y, seed, bs, sys.stdout.isatty()) for k,r in loaded.items()}
-    rows = {k:sample_quality(net, u, train.u, u_test, seed=seed) for k,u in (progress_bar(list(drawn.items()), leave=False) if sys.stdout.isatty() else drawn.items())}
+    if features is None: _step('networks trained', 'features', 1, 1)
+    if not given: drawn = _each('sets drawn', loaded, lambda k,r: _draw(r, n, starts[k], steps, solver, train.y, seed, bs, sys.stdout.isatty()))
+    rows = _each('sets measured', drawn, lambda _,u: sample_quality(net, u, train.u, u_test, seed=seed))
     table = quality_table(rows)
-    print(f"{about['part']} images: {len(u_test)}\n{table.round(4).to_string()}", *{r['why']:0 for r in rows.values() if r['why']}, sep='\n')
+    print(table.round(4).to_string(), *{r['why']:0 for r in rows.values() if r['why']}, sep='\n')
     file.write_text(json.dumps(_told(ncml_fid, args, found, about) | _versions() | dict(rows=rows), indent=1)+'\n')
     _save_picture(plot_quality(rows), picture)
     if features is None: save_features(weights, net)
