@@ -27,9 +27,9 @@ with warnings.catch_warnings():
     from ncml.cli import _at_least, _choice, _device, _load, _loaders, _new_file, _numbers, _one_line, _perturbations, _show, _target, _test_set, ncml_train
     from ncml.data import _get_sets, _public, photo_patches, public_images, reduce_bits, resize_images
     from ncml.fid import InceptionFeatures, load_features, plot_quality, quality_table, sample_quality, save_features, train_features
-    from ncml.ledger import bpd_entry, quote
+    from ncml.ledger import _meaning, bpd_entry, kinds, quote
     from ncml.metrics import statistics
-    from ncml.ood import constant_images, ood_report, plot_ood, uniform_images
+    from ncml.ood import _model, constant_images, ood_report, plot_ood, uniform_images
     from ncml.run import Run
     from ncml.sanity import _name, delta_log_prob, flip_bit, mean_perturbation, plot_delta_log_prob, plot_sanity, sanity_test
     from ncml.sde import get_sde
@@ -54,8 +54,18 @@ def _named(targets, device):
     found = {}
     for k,o in _names(targets).items():
         run = _load(o, device) if Path(o).is_dir() else None
-        found[k] = (run.model,run.config) if run else (_target(o)[0],None)
+        found[k] = (run.model,run.config) if run else (_model(_target(o)[0]),None)
         if isinstance(found[k][0], nn.Module): found[k][0].to(_device(device))
+    return found
+
+def _say_kind(found, kind):
+    "Let the models that do not state what their `log_prob` is state `kind`"
+    own = {k:getattr(m, 'kind', None) for k,(m,_) in found.items()}
+    for k,v in own.items():
+        if v not in (None,*kinds): raise ValueError(f"kind: need {k} to state one of {list(kinds)}, got {v!r}")
+    if kind and all(own.values()): raise ValueError(f"kind: need a model that does not state its own, got {kind!r} and {own}")
+    for k,(m,_) in found.items():
+        if kind and not own[k]: m.kind = kind
     return found
 
 def _bits(found, bits):
@@ -73,11 +83,12 @@ def _check_source(name, source, more=()):
     if source not in known and not path.is_dir() and not (path.suffix=='.npz' and path.is_file()):
         raise ValueError(f"{name}: need one of {known}, a folder of images or an .npz file that exists, got {source!r}")
 
-def _asked(targets, data, size, bits, device):
+def _asked(targets, data, size, bits, device, kind=None):
     "What all commands are asked, refused where it can be without loading anything; the targets as `_names` gives them"
     _at_least(size=(size, 1), bits=(bits, 1))
     if bits is not None and bits>16: raise ValueError(f"bits: need 1 to 16, got {bits}")
     _device(device)
+    if kind is not None: _choice('kind', kind, dict.fromkeys(kinds))
     if data is not None: _check_source('data', data)
     return _names(targets)
 
@@ -209,6 +220,7 @@ def ncml_sanity(
     curve:int=0, # Also Δlog p(t) of each run at so many times from 0 to its largest, by the first perturbation, with a picture OUT-curve.png
     size:int=None, # Resize the images to this side, default as for the run
     bits:int=None, # Bits of a level, default the model's
+    kind:str=None, # What a model's number is that does not say so itself: 'exact', 'bound' or 'estimate'
     seed:int=0, # Of the perturbation
     bs:int=64, # Images at a time
     out:str=None, # JSON file to write, and a picture beside it, default RUN/sanity-test.json
@@ -218,12 +230,12 @@ def ncml_sanity(
     args = dict(locals())
     _at_least(n_test=(n_test, 1), curve=(curve, 0), bs=(bs, 1))
     if curve==1: raise ValueError('curve: need 2 times or more, got 1')
-    names,probs = _asked(targets, data, size, bits, device),_numbers('pis', pis)
+    names,probs = _asked(targets, data, size, bits, device, kind),_numbers('pis', pis)
     if any(not 0<=o<=1 for o in probs): raise ValueError(f"pis: need probabilities in [0, 1], got {pis!r}")
     _perturbing(perturb)
     file,picture = _new_pair(out, names, 'sanity-test')
     drawn = _new_file(file.with_name(f'{file.stem}-curve.png'), ('.png',)) if curve else None
-    found = _named(targets, device)
+    found = _say_kind(_named(targets, device), kind)
     bits = _bits(found, bits)
     kinds,runs = {_name(o):o for o in _perturbing(perturb, bits)},_noisy(found) if curve else {}
     u,y,images = _test_images(found, data, bits, n_test, size)
@@ -314,6 +326,7 @@ def _plot_sets(values, statistic):
 def _show_ood(report):
     "Table 4, differences to the first model, and the AUROC of every statistic at the first t"
     print(f"{report['statistic']} at t = {report['t'][0]:g}: AUROC (above ½: its own images score higher), and bits per dimension at π = 0 and 1\n{_show(pd.DataFrame(report['summary']))}")
+    print('Bits per dimension of ' + '; '.join(f"{o['model']}: {_meaning[report['kinds'][o['model']] or 'not stated']}" for o in report['summary'] if o['bpd_0'] is not None))
     if len(report['models'])>1: print(f"\nAUROC less that of {next(iter(report['models']))}, same images\n{_show(pd.DataFrame(report['paired']).query('model!=@first', local_dict=dict(first=next(iter(report['models'])))))}")
     if report['link']: print(f"\nRank correlation, over models, of bits at π = 1 with AUROC\n{_show(pd.DataFrame({k:o for k,o in report['link'].items() if o}).T.rename_axis('set').reset_index())}")
     every = pd.concat([pd.DataFrame(o).assign(model=k) for k,o in report['tables'].items()])
@@ -332,6 +345,7 @@ def ncml_ood(
     t:str='0', # Conditions, with commas between; the summary is of the first
     size:int=None, # Resize all images to this side, default as for the run
     bits:int=None, # Bits of a level, default the model's
+    kind:str=None, # What a model's number is that does not say so itself: 'exact', 'bound' or 'estimate'
     seed:int=0, # Of generated sets, choices and bootstrap
     bs:int=64, # Images at a time
     root:str=None, # Where files of public sets lie, default the run's
@@ -343,16 +357,16 @@ def ncml_ood(
     args = dict(locals())
     _at_least(n=(n, 2), bs=(bs, 1))
     _choice('statistic', statistic, dict.fromkeys(statistics))
-    names,ts = _asked(targets, data, size, bits, device),_numbers('t', t)
+    names,ts = _asked(targets, data, size, bits, device, kind),_numbers('t', t)
     if any(not 0<=o<math.inf for o in ts): raise ValueError(f"t: need times of at least 0, got {t!r}")
     _set_names(sets)
     file,picture = _new_pair(out, names, 'ood')
-    found = _named(targets, device)
+    found = _say_kind(_named(targets, device), kind)
     bits = _bits(found, bits)
     u,_,images = _test_images(found, data, bits, n, size, root, download)
     others,done = _other_sets(sets, u, bits, min(n, len(u)), seed, _of_runs(found, data or '', root=root)['root'], download)
     report = ood_report({k:m for k,(m,_) in found.items()}, u, others, bits, statistic, ts, seed=seed, bs=bs, keep=True,
-        info=_told(ncml_ood, args, found, images) | dict(sets=done), progress=sys.stdout.isatty(), step=partial(_step, 'sets'))
+        info=_told(ncml_ood, args, found, images) | dict(sets=done, kinds={k:getattr(m, 'kind', None) for k,(m,_) in found.items()}), progress=sys.stdout.isatty(), step=partial(_step, 'sets'))
     _save_picture(_plot_sets(report.pop('values'), statistic), picture)
     file.write_text(json.dumps(report, allow_nan=False)+'\n')
     _show_ood(report)
