@@ -20,12 +20,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
-from fastcore.script import call_parse, store_true
+from fastcore.script import Param, call_parse, store_true
 from torch import nn
 with warnings.catch_warnings():
     warnings.filterwarnings('ignore', '`torch.jit.script` is deprecated', FutureWarning) # fastai's import asks for it, a user cannot mend it
     from ncml.cli import _at_least, _choice, _device, _load, _loaders, _new_file, _numbers, _one_line, _perturbations, _show, _target, _test_set, ncml_train
-    from ncml.data import _get_sets, _public, photo_patches, public_images, reduce_bits, resize_images
+    from ncml.data import _get_sets, _public, _to_nchw, photo_patches, public_images, reduce_bits, resize_images, to_unit
     from ncml.fid import InceptionFeatures, load_features, plot_quality, quality_table, sample_quality, save_features, train_features
     from ncml.ledger import _meaning, bpd_entry, kinds, quote
     from ncml.metrics import statistics
@@ -90,7 +90,7 @@ def _asked(targets, data, size, bits, device, kind=None):
     _device(device)
     if kind is not None: _choice('kind', kind, dict.fromkeys(kinds))
     if data is not None: _check_source('data', data)
-    return _names(targets)
+    return {} if targets is None else _names(targets)
 
 # %% ../nbs/13a_evaluate.ipynb #a1d6b262
 def _step(what, name, i, n):
@@ -125,11 +125,12 @@ def _unseen(dls, n, seed):
     i = torch.randperm(len(u), generator=torch.Generator().manual_seed(seed))[:n]
     return u[i],None if y is None else y[i],'given'
 
-def _test_images(found, data, bits, n, size=None, root=None, download=False):
-    "At most `n` test images `(n,c,h,w)` as levels, labels, and what a file tells of them"
+def _test_images(found, data, bits, n, size=None, root=None, download=False, held_out=False):
+    "At most `n` test images `(n,c,h,w)` as levels, labels, and what a file tells of them; `held_out`: none of the training part, though it trained nothing here"
     d = _of_runs(found, data, size=size, root=root)
     dls = _loaders(d, data, bits, download=download)
-    u,y,which = _test_set(dls, n, d['seed']) if data in (None, *(c['data']['source'] for _,c in found.values() if c)) else _unseen(dls, n, d['seed'])
+    u,y,which = _test_set(dls, n, d['seed']) if held_out or data in (None, *(c['data']['source'] for _,c in found.values() if c)) else _unseen(dls, n, d['seed'])
+    bits = dls.train_ds.n_bits
     for k,(m,c) in found.items():
         if getattr(m, 'n_channels', u.shape[1])!=u.shape[1]: raise ValueError(f"data: need images of {m.n_channels} channels for {k}, got shape {tuple(u.shape[1:])}")
         if getattr(m, 'n_classes', 0) and c and [str(o) for o in dls.train_ds.classes or []]!=c['data']['classes']:
@@ -138,13 +139,19 @@ def _test_images(found, data, bits, n, size=None, root=None, download=False):
     return u,y,dict(source=_bare(data or d['source']), part=which, n=len(u), shape=list(u.shape[1:]), n_bits=bits, size=d['size'], channels=d['channels'], seed=d['seed'])
 
 # %% ../nbs/13a_evaluate.ipynb #c2f2e3be
-def _bare(names): return ','.join(Path(o).name if Path(o).is_absolute() else o for o in str(names).split(','))
+def _bare(names):
+    "Names with commas between, `name=` before some, without the folders of this machine"
+    def one(o):
+        name,eq,path = o.rpartition('=')
+        return name+eq+(Path(path).name if Path(path.strip()).is_absolute() else path)
+    return ','.join(map(one, str(names).split(',')))
 
 def _command(f, args):
     "The command line of these arguments"
-    default = {k:p.default for k,p in inspect.signature(f).parameters.items()}
+    params = inspect.signature(f).parameters
+    default = {k:inspect.Parameter.empty if isinstance(p.annotation, Param) else p.default for k,p in params.items()} # what has none is given without its name
     said = {k:_bare(v) if isinstance(v, (str,Path)) else v for k,v in args.items()}
-    return shlex.join([f.__name__, *(w for k,v in said.items() if v!=default[k] for w in ([str(v)] if default[k] is inspect.Parameter.empty else [f'--{k}'] if v is True else [f'--{k}', str(v)]))])
+    return shlex.join([f.__name__, *(w for k,v in said.items() if v not in (default[k], params[k].default) for w in ([str(v)] if default[k] is inspect.Parameter.empty else [f'--{k}'] if v is True else [f'--{k}', str(v)]))])
 
 def trained_by(
     config:dict # of a run
@@ -386,13 +393,6 @@ def _draw(run, n, t, steps, solver, y, seed, bs, progress):
     y = y[torch.randint(len(y), (n,), generator=torch.Generator().manual_seed(seed))] if model.n_classes else None
     return sample_ncml(model, sde, (n,*config['data']['shape']), t, y, steps, solver, seed=seed, bs=bs, progress=progress).cpu()
 
-def _given(path, shape, n_bits, n, seed):
-    "At most `n` random images of an .npz file, in the format of the run"
-    sets,bits,_ = _get_sets(path, None, None, None, None, False, 0)
-    u = torch.cat([o for o,_ in sets.values()])
-    if (tuple(u.shape[1:]),bits)!=(tuple(shape),n_bits): raise ValueError(f"images: need shape {tuple(shape)} and {n_bits} bits as the run, got {tuple(u.shape[1:])} and {bits} bits in {Path(path).name}")
-    return u if n is None or n>=len(u) else u[torch.randperm(len(u), generator=torch.Generator().manual_seed(seed))[:n]]
-
 def _old_file(name, path, suffixes, what):
     "`path` as one that can be read"
     path = Path(path)
@@ -407,49 +407,99 @@ def _feature_net(path, dls, steps, seed, device):
         return train_features(dls, steps, seed=seed)
     return (load_features(path) if path.suffix=='.safetensors' else InceptionFeatures(path, dls.train_ds.n_bits)).to(device)
 
+# %% ../nbs/13a_evaluate.ipynb #b3d78731
+def _sample_names(samples):
+    "`{name: path}` of sets with commas between; nothing is read"
+    found = {}
+    for o in map(str.strip, samples.split(',')):
+        name,_,o = o.rpartition('=')
+        path = Path(o) if o and Path(o).is_dir() else _old_file('samples', o, ('.npz','.pt'), '.npz or .pt files of levels or folders of images')
+        name = name or path.stem
+        if name in found: raise ValueError(f"samples: need different names, got {name!r} twice")
+        found[name] = path
+    return found
+
+def _load_pt(path, n_bits):
+    "Levels in a file of `torch.save`, a tensor or a dictionary with `x` and perhaps `n_bits`, and their bits"
+    try: o = torch.load(path, map_location='cpu', weights_only=True) # nothing in it is executed
+    except Exception as e: raise ValueError(f"need a tensor of levels that torch.save wrote, got {type(e).__name__}: {str(e)[:200]}") from e
+    x,bits = (o.get('x'),int(o.get('n_bits', n_bits))) if isinstance(o, dict) else (o,n_bits)
+    if not isinstance(x, torch.Tensor): raise ValueError(f"need a tensor of levels, or a dictionary with one as 'x', got {type(o).__name__}")
+    return _to_nchw(x.numpy(), 'x'),bits
+
+def _read_samples(path, n_bits):
+    "Levels `(n,c,h,w)` in a file or a folder, their bits, and what was done to them"
+    if path.suffix=='.pt' and path.is_file(): return *_load_pt(path, n_bits),[]
+    sets,bits,_ = _get_sets(path, n_bits, None, None, None, False, 0)
+    u = torch.cat([o for o,_ in sets.values()])
+    if not path.is_dir() or bits==n_bits: return u,bits,[]
+    return reduce_bits(u, n_bits, bits),n_bits,[f'bits {bits} to {n_bits}']
+
+# %% ../nbs/13a_evaluate.ipynb #6df4b64a
+def _given(paths, shape, n_bits, n, seed):
+    "`{name: levels}` of all sets, at most `n` random images of each, and `{name: what a file tells}`"
+    sets,told = {},{}
+    for k,path in paths.items():
+        try:
+            u,bits,done = _read_samples(path, n_bits)
+            if (tuple(u.shape[1:]),bits)!=(tuple(shape),n_bits): raise ValueError(f"need shape {tuple(shape)} and {n_bits} bits as the data, got {tuple(u.shape[1:])} and {bits} bits")
+            to_unit(u, n_bits) # checks the levels
+        except ValueError as e: raise ValueError(f"samples: {k}: {e}") from e
+        sets[k] = u if n>=len(u) else u[torch.randperm(len(u), generator=torch.Generator().manual_seed(seed))[:n]]
+        told[k] = dict(source=_bare(path), n=len(sets[k]), done=done)
+        print(f"{k}: {len(sets[k])} of {len(u)} images{''.join(', '+o for o in done)}", flush=True)
+    counts = {k:len(o) for k,o in sets.items()}
+    if len(set(counts.values()))>1: raise ValueError(f"samples: need one n in a table, or they cannot be compared; got {counts}; --n {min(counts.values())} takes as many of each")
+    return sets,told
+
 # %% ../nbs/13a_evaluate.ipynb #d057147f
 @call_parse
 @_one_line
 def ncml_fid(
-    runs:str, # Run folders on the same images, with commas between
+    runs:Param("Run folders on the same images, with commas between; none for samples with data", str, opt=False, nargs='?')=None,
     n:int=None, # Images of each to draw and to compare, default and at most as many as there are test images
-    images:str=None, # .npz files of images to measure instead, with commas between
+    samples:str=None, # Images to measure instead of drawing some: .npz or .pt files of levels, or folders of images, with commas between, NAME= before one calls it so
     features:str=None, # Feature network: .safetensors of an earlier one or Inception's .pth; default trains one
     feature_steps:int=600, # Of its training
     t:float=None, # Time at which images are drawn, default the run's largest
     steps:int=10, # Of the solver, as in ncml_sample
     solver:str='heun', # As in ncml_sample
     data:str=None, # Images as in ncml_train, default those the first run was trained with
+    size:int=None, # Resize the real images to this side, default as for the run
+    bits:int=None, # Bits of a level, default the run's or those of the data
     seed:int=0, # Of images, choices and features
     bs:int=64, # Images at a time
+    root:str=None, # Where files of public sets lie, default the run's
+    download:store_true=False, # Fetch a public set that is not there
     out:str=None, # JSON file to write, and a picture and a trained network beside it, default RUN/fid.json
     device:str=None, # 'cpu' or 'cuda', default whatever is there
 )->pd.DataFrame: # What ncml.fid.quality_table gives
-    "Distances of drawn images to training images, beside those of test images"
+    "Distances of drawn images, or of yours, to training images, beside those of test images"
     args = dict(locals())
     _at_least(n=(n, 2), steps=(steps, 0), bs=(bs, 1), feature_steps=(feature_steps, 1), t=(t, 0.))
-    solver,names = _choice('solver', solver, solvers),_asked(runs, data, None, None, device)
+    if runs is None and None in (samples, data): raise ValueError("runs: need run folders, or samples and data, got " + ('data alone' if data else 'samples alone' if samples else 'neither'))
+    solver,names = _choice('solver', solver, solvers),_asked(runs, data, size, bits, device)
     for o in names.values():
         if not Path(o).is_dir(): raise ValueError(f"runs: no folder {o}") # a foreign model has no sampler
-    given = [_old_file('images', o.strip(), ('.npz',), 'an .npz file') for o in images.split(',')] if images else []
+    given = _sample_names(samples) if samples is not None else {}
     if features is not None: features = _old_file('features', features, ('.safetensors','.pth'), "a .safetensors file of save_features or Inception's .pth")
     file,picture = _new_pair(out, names, 'fid')
     if features is None: weights = _new_file(file.with_suffix('.safetensors'), ('.safetensors',))
     loaded = {k:_load(o, device) for k,o in names.items()}
     found,starts = {k:(r.model,r.config) for k,r in loaded.items()},{k:_start(k, r.config, t) for k,r in loaded.items()}
-    bits = _bits(found, None)
-    u_test,_,about = _test_images(found, data, bits, n)
-    dls = _loaders(_of_runs(found, data), data, bits, device=_device(device))
+    bits = _bits(found, bits) if found else bits
+    u_test,_,about = _test_images(found, data, bits, n, size, root, download, held_out=True)
+    dls = _loaders(_of_runs(found, data, size=size, root=root), data, bits, device=_device(device))
     train = dls.train_ds
     n = min(len(u_test), len(train), math.inf if n is None else n)
-    drawn = {o.stem:_given(o, u_test.shape[1:], bits, n, seed) for o in given}
+    drawn,done = _given(given, u_test.shape[1:], train.n_bits, n, seed)
     net = _feature_net(features, dls, feature_steps, seed, _device(device))
     if features is None: _step('networks trained', 'features', 1, 1)
     if not given: drawn = _each('sets drawn', loaded, lambda k,r: _draw(r, n, starts[k], steps, solver, train.y, seed, bs, sys.stdout.isatty()))
     rows = _each('sets measured', drawn, lambda _,u: sample_quality(net, u, train.u, u_test, seed=seed))
     table = quality_table(rows)
     print(table.round(4).to_string(), *{r['why']:0 for r in rows.values() if r['why']}, sep='\n')
-    file.write_text(json.dumps(_told(ncml_fid, args, found, about) | _versions() | dict(rows=rows), indent=1)+'\n')
+    file.write_text(json.dumps(_told(ncml_fid, args, found, about) | dict(samples=done) | _versions() | dict(rows=rows), indent=1)+'\n')
     _save_picture(plot_quality(rows), picture)
     if features is None: save_features(weights, net)
     print(f"{file} and {picture.name}{f' and {weights.name}' if features is None else ''}")
