@@ -331,14 +331,50 @@ def _plot_sets(values, statistic):
     return fig
 
 def _show_ood(report):
-    "Table 4, differences to the first model, and the AUROC of every statistic at the first t"
-    print(f"{report['statistic']} at t = {report['t'][0]:g}: AUROC (above ½: its own images score higher), and bits per dimension at π = 0 and 1\n{_show(pd.DataFrame(report['summary']))}")
+    "Table 4, differences to the first model, the link, and the AUROC of every statistic at the first t"
+    first = next(iter(report['models']))
+    print(f"{report['statistic']} at t = {report['t'][0]:g}: AUROC (above ½: its own images score higher), and bits per dimension at π = 0 and 1\n{_narrow(partial(_summary, report), index=False)}")
     print('Bits per dimension of ' + '; '.join(f"{o['model']}: {_meaning[report['kinds'][o['model']] or 'not stated']}" for o in report['summary'] if o['bpd_0'] is not None))
-    if len(report['models'])>1: print(f"\nAUROC less that of {next(iter(report['models']))}, same images\n{_show(pd.DataFrame(report['paired']).query('model!=@first', local_dict=dict(first=next(iter(report['models'])))))}")
-    if report['link']: print(f"\nRank correlation, over models, of bits at π = 1 with AUROC\n{_show(pd.DataFrame({k:o for k,o in report['link'].items() if o}).T.rename_axis('set').reset_index())}")
-    every = pd.concat([pd.DataFrame(o).assign(model=k) for k,o in report['tables'].items()])
-    every = every[every.t==report['t'][0]]
-    print(f"\nAUROC of all statistics\n{every.pivot_table('auroc', ['model','statistic'], 'set', sort=False).round(4).to_string()}")
+    if len(report['models'])>1: print(f"\nAUROC less that of {first}, same images, and its interval\n{_show(pd.DataFrame(report['paired']).query('model!=@first', local_dict=dict(first=first)))}")
+    if report['link']: print(_link_lines(report['link']))
+    print(f"\nAUROC of all statistics\n{_narrow(partial(_statistics, report))}")
+
+# %% ../nbs/13a_evaluate.ipynb #5cf7a269
+def _ends(low, high): return '[' + ','.join(f'{o:.2f}'.replace('0.', '.', 1) for o in (low, high)) + ']'
+
+def _interval(v, low, high): return f'{v:.3f} {_ends(low, high)}'
+
+def _narrow(table, width=110, **kwargs):
+    "`table` of a function that writes a value and the ends of its interval: both if they fit into `width`, else the value"
+    both = table(_interval).to_string(**kwargs)
+    if max(map(len, both.splitlines()))<=width: return f'{both}\n[ , ]: interval of 95%, bootstrap over images'
+    return table(lambda v, low, high: f'{v:.4f}').to_string(**kwargs) + '\nintervals of 95%, bootstrap over images, are in the file'
+
+def _written(report, write):
+    "The tables of all models at the first t as one, with `auroc` as `write` writes it"
+    o = pd.concat([pd.DataFrame(o).assign(model=k) for k,o in report['tables'].items()])
+    o = o[o.t==report['t'][0]]
+    return o.assign(auroc=[write(*v) for v in zip(o.auroc, o.low, o.high, strict=True)])
+
+def _summary(report, write):
+    "The summary, its AUROC by `write`"
+    o = _written(report, write)
+    o = o[o.statistic==report['statistic']].pivot(index='model', columns='set', values='auroc')
+    return pd.DataFrame([{k:o[k][r['model']] if k in o else round(v, 4) if isinstance(v, float) else v for k,v in r.items()} for r in report['summary']])
+
+def _statistics(report, write):
+    "AUROC of every statistic by `write`, the sets as columns; empty where a model lacks it"
+    o = _written(report, write)
+    return o.pivot(index=['model','statistic'], columns='set', values='auroc').reindex(pd.MultiIndex.from_frame(o[['model','statistic']].drop_duplicates()))[[*report['n_out']]]
+
+def _link_lines(link):
+    "The link for the average and each set, in words where there is none"
+    rows = [dict(set=k, models=o['n'], rho=round(o['rho'], 3), p=round(o['p'], 4)) | ({} if o['low'] is None else dict(interval=_ends(o['low'], o['high']))) for k,o in link.items() if o]
+    said = ['\nRank correlation rho, over models, of bits at π = 1 with AUROC (p: how many orders of the models have one as far from 0)']
+    if rows: said.append(pd.DataFrame(rows).fillna('').to_string(index=False))
+    if any('interval' not in o for o in rows): said.append('no interval (95%) of fewer than 8 models or of a perfect order')
+    if alike := [k for k,o in link.items() if not o]: said.append(f"none for {', '.join(alike)}: all models are alike there")
+    return '\n'.join(said)
 
 # %% ../nbs/13a_evaluate.ipynb #6d66bb0a
 @call_parse
