@@ -321,8 +321,9 @@ def _other_sets(names, u, bits, n, seed, root, download):
 def _plot_sets(values, statistic):
     "Histograms of all sets, a picture for each model"
     cols = min(len(values), 4)
-    rows = math.ceil(len(values)/cols)
-    fig,axs = plt.subplots(rows, cols, figsize=(4.5*cols,3.2*rows), dpi=80, squeeze=False)
+    rows,n = math.ceil(len(values)/cols),len(next(iter(values.values())))
+    high = 3.2 if n<=5 else 3.5+.2*math.ceil(n/2) # names below
+    fig,axs = plt.subplots(rows, cols, figsize=(4.5*cols,high*rows), dpi=80, squeeze=False)
     for ax in axs.flat[len(values):]: ax.set_axis_off()
     for (name,o),ax in zip(values.items(), axs.flat, strict=False):
         tables = {k:pd.DataFrame({statistic:v}) for k,v in o.items()}

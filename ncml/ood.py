@@ -286,12 +286,14 @@ def plot_ood(
     if ax is None: _,ax = plt.subplots(figsize=(4.5,3), dpi=80)
     values = {name: o[statistic].to_numpy() for name,o in tables.items()}
     low,high = _reach(values['in-distribution'], np.concatenate([*values.values()]))
+    colours = plt.get_cmap('tab10' if len(values)<=10 else 'tab20').colors # the same colour twice from 21 on
     for i,(name,o) in enumerate(values.items()):
         label = name if i==0 else f'{name}, AUROC {auroc(values["in-distribution"], o):.2f}'
         style = dict(histtype='stepfilled', alpha=.4) if i==0 else dict(histtype='step')
-        ax.hist(o.clip(low, high), np.linspace(low, high, bins+1), weights=np.full(len(o), 1/len(o)), label=label, **style)
+        ax.hist(o.clip(low, high), np.linspace(low, high, bins+1), weights=np.full(len(o), 1/len(o)), label=label, color=colours[i%20], **style)
     ax.set(xlabel=statistic, ylabel='share of images')
-    ax.legend(fontsize=8)
+    if len(values)<=5: ax.legend(fontsize=8)
+    else: ax.legend(fontsize=8, loc='upper center', bbox_to_anchor=(.5, 0), borderaxespad=5, ncol=2) # below the label
     return ax
 
 # %% ../nbs/11_ood.ipynb #efcb2e03
