@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 import torch
 from fastcore.script import Param, call_parse, store_true
+from fastprogress.fastprogress import progress_bar
 from torch import nn
 with warnings.catch_warnings():
     warnings.filterwarnings('ignore', '`torch.jit.script` is deprecated', FutureWarning) # fastai's import asks for it, a user cannot mend it
@@ -65,7 +66,9 @@ def _say_kind(found, kind):
         if v not in (None,*kinds): raise ValueError(f"kind: need {k} to state one of {list(kinds)}, got {v!r}")
     if kind and all(own.values()): raise ValueError(f"kind: need a model that does not state its own, got {kind!r} and {own}")
     for k,(m,_) in found.items():
-        if kind and not own[k]: m.kind = kind
+        try:
+            if kind and not own[k]: m.kind = kind
+        except AttributeError as e: raise ValueError(f"kind: need {k} to state it, its object takes no attribute: {e}") from e
     return found
 
 def _bits(found, bits):
@@ -97,10 +100,10 @@ def _step(what, name, i, n):
     "Tell of a step that is done, where no bar does"
     if not sys.stdout.isatty(): print(f"{name}: {i} of {n} {what}", flush=True)
 
-def _each(what, items, f):
-    "`{name: f(name, item)}`, with a word after each"
-    out = {}
-    for i,(k,v) in enumerate(items.items(), 1):
+def _each(what, items, f, bar=False):
+    "`{name: f(name, item)}`, with a word after each, or on a terminal with a bar where `f` has none of its own"
+    out,bar = {},bar and sys.stdout.isatty()
+    for i,(k,v) in enumerate(progress_bar([*items.items()], leave=False) if bar else items.items(), 1):
         out[k] = f(k, v)
         _step(what, k, i, len(items))
     return out
@@ -533,7 +536,7 @@ def ncml_fid(
     net = _feature_net(features, dls, feature_steps, seed, _device(device))
     if features is None: _step('networks trained', 'features', 1, 1)
     if not given: drawn = _each('sets drawn', loaded, lambda k,r: _draw(r, n, starts[k], steps, solver, train.y, seed, bs, sys.stdout.isatty()))
-    rows = _each('sets measured', drawn, lambda _,u: sample_quality(net, u, train.u, u_test, seed=seed))
+    rows = _each('sets measured', drawn, lambda _,u: sample_quality(net, u, train.u, u_test, seed=seed), bar=True)
     table = quality_table(rows)
     print(table.round(4).to_string(), *{r['why']:0 for r in rows.values() if r['why']}, sep='\n')
     file.write_text(json.dumps(_told(ncml_fid, args, found, about) | dict(samples=done) | _versions() | dict(rows=rows), indent=1)+'\n')
