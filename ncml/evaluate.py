@@ -12,6 +12,7 @@ import math
 import platform
 import shlex
 import sys
+import warnings
 from importlib.metadata import version
 from functools import partial
 from pathlib import Path
@@ -19,32 +20,55 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
-from fastcore.script import call_parse, store_true
+from fastcore.script import Param, call_parse, store_true
 from fastprogress.fastprogress import progress_bar
 from torch import nn
-from .cli import _at_least, _choice, _device, _load, _loaders, _new_file, _numbers, _one_line, _perturbations, _show, _target, _test_set, ncml_train
-from .data import _get_sets, _public, photo_patches, public_images, reduce_bits, resize_images
-from .fid import InceptionFeatures, load_features, plot_quality, quality_table, sample_quality, save_features, train_features
-from .ledger import bpd_entry, quote
-from .ood import constant_images, ood_report, plot_ood, uniform_images
-from .run import Run
-from .sanity import delta_log_prob, flip_bit, mean_perturbation, plot_delta_log_prob, plot_sanity, sanity_test
-from .sde import get_sde
-from .solvers import solvers
-from .two_part import sample_ncml
+with warnings.catch_warnings():
+    warnings.filterwarnings('ignore', '`torch.jit.script` is deprecated', FutureWarning) # fastai's import asks for it, a user cannot mend it
+    from ncml.cli import _at_least, _choice, _device, _load, _loaders, _new_file, _numbers, _one_line, _perturbations, _show, _target, _test_set, ncml_train
+    from ncml.data import _get_sets, _public, _to_nchw, photo_patches, public_images, reduce_bits, resize_images, to_unit
+    from ncml.fid import InceptionFeatures, load_features, plot_quality, quality_table, sample_quality, save_features, train_features
+    from ncml.ledger import _meaning, bpd_entry, kinds, quote
+    from ncml.metrics import statistics
+    from ncml.ood import _model, constant_images, ood_report, plot_ood, uniform_images
+    from ncml.run import Run
+    from ncml.sanity import _name, delta_log_prob, flip_bit, mean_perturbation, plot_delta_log_prob, plot_sanity, sanity_test
+    from ncml.sde import get_sde
+    from ncml.solvers import solvers
+    from ncml.two_part import sample_ncml
 
 # %% ../nbs/13a_evaluate.ipynb #0c3e498d
-def _named(targets, device):
-    "`{name: (model, configuration)}` of run folders and module:factory with commas between; None for a model without a run"
+def _names(targets):
+    "`{name: run folder or module:factory}` of targets with commas between; nothing is loaded"
     found = {}
     for o in map(str.strip, str(targets).split(',')):
         name,_,o = o.rpartition('=')
-        run = _load(o, device) if Path(o).is_dir() else None
-        model,config = (run.model,run.config) if run else (_target(o)[0],None)
-        if isinstance(model, nn.Module): model.to(_device(device))
-        name = name or (Path(o).name if run else o) or o
+        folder = bool(o) and Path(o).is_dir()
+        if not folder and not all(o.partition(':')): raise ValueError(f"target: need a run folder or module:factory, got {o!r}")
+        name = name or (Path(o).name if folder else o) or o
         if name in found: raise ValueError(f"targets: need models of different names, got {name!r} twice")
-        found[name] = model,config
+        found[name] = o
+    return found
+
+def _named(targets, device):
+    "`{name: (model, configuration)}`, None for a model without a run"
+    found = {}
+    for k,o in _names(targets).items():
+        run = _load(o, device) if Path(o).is_dir() else None
+        found[k] = (run.model,run.config) if run else (_model(_target(o)[0]),None)
+        if isinstance(found[k][0], nn.Module): found[k][0].to(_device(device))
+    return found
+
+def _say_kind(found, kind):
+    "Let the models that do not state what their `log_prob` is state `kind`"
+    own = {k:getattr(m, 'kind', None) for k,(m,_) in found.items()}
+    for k,v in own.items():
+        if v not in (None,*kinds): raise ValueError(f"kind: need {k} to state one of {list(kinds)}, got {v!r}")
+    if kind and all(own.values()): raise ValueError(f"kind: need a model that does not state its own, got {kind!r} and {own}")
+    for k,(m,_) in found.items():
+        try:
+            if kind and not own[k]: m.kind = kind
+        except AttributeError as e: raise ValueError(f"kind: need {k} to state it, its object takes no attribute: {e}") from e
     return found
 
 def _bits(found, bits):
@@ -54,6 +78,35 @@ def _bits(found, bits):
     if bits is None: raise ValueError(f"bits: need the bits of a level, {', '.join(found)} does not tell")
     if set(own.values())-{bits}: raise ValueError(f"bits: need models of the same bits, {bits}, got {own}")
     return bits
+
+# %% ../nbs/13a_evaluate.ipynb #8201b5c7
+def _check_source(name, source, more=()):
+    "Refuse images that nothing here reads, before anything is loaded"
+    known,path = [*dict.fromkeys((*more,'digits','photos',*_public))],Path(source)
+    if source not in known and not path.is_dir() and not (path.suffix=='.npz' and path.is_file()):
+        raise ValueError(f"{name}: need one of {known}, a folder of images or an .npz file that exists, got {source!r}")
+
+def _asked(targets, data, size, bits, device, kind=None):
+    "What all commands are asked, refused where it can be without loading anything; the targets as `_names` gives them"
+    _at_least(size=(size, 1), bits=(bits, 1))
+    if bits is not None and bits>16: raise ValueError(f"bits: need 1 to 16, got {bits}")
+    _device(device)
+    if kind is not None: _choice('kind', kind, dict.fromkeys(kinds))
+    if data is not None: _check_source('data', data)
+    return {} if targets is None else _names(targets)
+
+# %% ../nbs/13a_evaluate.ipynb #a1d6b262
+def _step(what, name, i, n):
+    "Tell of a step that is done, where no bar does"
+    if not sys.stdout.isatty(): print(f"{name}: {i} of {n} {what}", flush=True)
+
+def _each(what, items, f, bar=False):
+    "`{name: f(name, item)}`, with a word after each, or on a terminal with a bar where `f` has none of its own"
+    out,bar = {},bar and sys.stdout.isatty()
+    for i,(k,v) in enumerate(progress_bar([*items.items()], leave=False) if bar else items.items(), 1):
+        out[k] = f(k, v)
+        _step(what, k, i, len(items))
+    return out
 
 # %% ../nbs/13a_evaluate.ipynb #c01ef084
 _split = ('source','seed','size','channels','n_bits')
@@ -75,25 +128,33 @@ def _unseen(dls, n, seed):
     i = torch.randperm(len(u), generator=torch.Generator().manual_seed(seed))[:n]
     return u[i],None if y is None else y[i],'given'
 
-def _test_images(found, data, bits, n, size=None, root=None, download=False):
-    "At most `n` test images `(n,c,h,w)` as levels, labels, and what a file tells of them"
+def _test_images(found, data, bits, n, size=None, root=None, download=False, held_out=False):
+    "At most `n` test images `(n,c,h,w)` as levels, labels, and what a file tells of them; `held_out`: none of the training part, though it trained nothing here"
     d = _of_runs(found, data, size=size, root=root)
     dls = _loaders(d, data, bits, download=download)
-    u,y,which = _test_set(dls, n, d['seed']) if data in (None, *(c['data']['source'] for _,c in found.values() if c)) else _unseen(dls, n, d['seed'])
+    u,y,which = _test_set(dls, n, d['seed']) if held_out or data in (None, *(c['data']['source'] for _,c in found.values() if c)) else _unseen(dls, n, d['seed'])
+    bits = dls.train_ds.n_bits
     for k,(m,c) in found.items():
         if getattr(m, 'n_channels', u.shape[1])!=u.shape[1]: raise ValueError(f"data: need images of {m.n_channels} channels for {k}, got shape {tuple(u.shape[1:])}")
         if getattr(m, 'n_classes', 0) and c and [str(o) for o in dls.train_ds.classes or []]!=c['data']['classes']:
             raise ValueError(f"data: need the classes that {k} was trained with, {c['data']['classes']}, got {dls.train_ds.classes}")
+    print(f"{len(u)} {which} images of shape {tuple(u.shape[1:])}, {bits} bits{f'; these are all, {n} were asked for' if n is not None and len(u)<n else ''}", flush=True)
     return u,y,dict(source=_bare(data or d['source']), part=which, n=len(u), shape=list(u.shape[1:]), n_bits=bits, size=d['size'], channels=d['channels'], seed=d['seed'])
 
 # %% ../nbs/13a_evaluate.ipynb #c2f2e3be
-def _bare(names): return ','.join(Path(o).name if Path(o).is_absolute() else o for o in str(names).split(','))
+def _bare(names):
+    "Names with commas between, `name=` before some, without the folders of this machine"
+    def one(o):
+        name,eq,path = o.rpartition('=')
+        return name+eq+(Path(path).name if Path(path.strip()).is_absolute() else path)
+    return ','.join(map(one, str(names).split(',')))
 
 def _command(f, args):
     "The command line of these arguments"
-    default = {k:p.default for k,p in inspect.signature(f).parameters.items()}
+    params = inspect.signature(f).parameters
+    default = {k:inspect.Parameter.empty if isinstance(p.annotation, Param) else p.default for k,p in params.items()} # what has none is given without its name
     said = {k:_bare(v) if isinstance(v, (str,Path)) else v for k,v in args.items()}
-    return shlex.join([f.__name__, *(w for k,v in said.items() if v!=default[k] for w in ([str(v)] if default[k] is inspect.Parameter.empty else [f'--{k}'] if v is True else [f'--{k}', str(v)]))])
+    return shlex.join([f.__name__, *(w for k,v in said.items() if v not in (default[k], params[k].default) for w in ([str(v)] if default[k] is inspect.Parameter.empty else [f'--{k}'] if v is True else [f'--{k}', str(v)]))])
 
 def trained_by(
     config:dict # of a run
@@ -113,8 +174,8 @@ def _told(f, args, found, images):
 def _versions(): return dict(versions={k:version(k) for k in ('ncml','torch','numpy')} | dict(python=platform.python_version()))
 
 def _new_pair(out, targets, stem):
-    "Files for JSON and picture, both new"
-    run = next((Path(o.strip()) for o in str(targets).split(',') if Path(o.strip()).is_dir()), Path())
+    "Files for JSON and picture, both new; `targets` as `_names` gives them"
+    run = next((Path(o) for o in targets.values() if Path(o).is_dir()), Path())
     out = _new_file(out or run/f'{stem}.json', ('.json','.png'))
     return [_new_file(out.with_suffix(o), (o,)) for o in ('.json','.png')]
 
@@ -123,7 +184,7 @@ def _save_picture(fig, path):
     plt.close(fig)
 
 # %% ../nbs/13a_evaluate.ipynb #ab0ac2be
-def _perturbing(perturb, n_bits):
+def _perturbing(perturb, n_bits=16):
     "The perturbations that `--perturb` names"
     if perturb=='both': return [*_perturbations.values()]
     if perturb in _perturbations: return [_perturbations[perturb]]
@@ -133,14 +194,19 @@ def _perturbing(perturb, n_bits):
         raise ValueError(f"perturb: need 'both', one of {list(_perturbations)}, 'bits', or 'bit=' and a number below {n_bits}, got {perturb!r}")
     return [partial(flip_bit, bit=int(bit))]
 
-def _curves(found, u, y, n_bits, n, pis, perturb, bs, seed):
-    "`delta_log_prob` of each run at `n` times from 0 to its largest, as equation 9 has it, and the runs' SDEs"
+def _noisy(found):
+    "The models of runs that were trained with noise, and their SDEs"
     runs = {k:(m,get_sde(**c['sde'])) for k,(m,c) in found.items() if c and c['noise']['p_clean']<1}
     if not runs: raise ValueError("curve: need a run that was trained with noise, got none")
     if without := [k for k in found if k not in runs]: print(f"curve: left out {', '.join(without)}, which knows no noise")
+    return runs
+
+def _curves(found, runs, u, y, n_bits, n, pis, perturb, bs, seed):
+    "`delta_log_prob` of each run in `_noisy` at `n` times from 0 to its largest, as equation 9 has it"
     ts = {k:np.linspace(0, found[k][1]['noise']['t_max'], n) for k in runs}
     pis = [o for o in pis if o] or [.5,1.]
-    return {k:delta_log_prob(m, u, n_bits, ts[k], pis, y if m.n_classes else None, perturb=perturb, bs=bs, seed=seed) for k,(m,_) in runs.items()},{k:o for k,(_,o) in runs.items()}
+    def one(k, run): return delta_log_prob(run[0], u, n_bits, ts[k], pis, y if run[0].n_classes else None, perturb=perturb, bs=bs, seed=seed, progress=sys.stdout.isatty())
+    return _each('curves', runs, one)
 
 def _plot_sanity(table):
     "A picture for each perturbation, a line for each model"
@@ -164,6 +230,7 @@ def ncml_sanity(
     curve:int=0, # Also Δlog p(t) of each run at so many times from 0 to its largest, by the first perturbation, with a picture OUT-curve.png
     size:int=None, # Resize the images to this side, default as for the run
     bits:int=None, # Bits of a level, default the model's
+    kind:str=None, # What a model's number is that does not say so itself: 'exact', 'bound' or 'estimate'
     seed:int=0, # Of the perturbation
     bs:int=64, # Images at a time
     out:str=None, # JSON file to write, and a picture beside it, default RUN/sanity-test.json
@@ -173,20 +240,25 @@ def ncml_sanity(
     args = dict(locals())
     _at_least(n_test=(n_test, 1), curve=(curve, 0), bs=(bs, 1))
     if curve==1: raise ValueError('curve: need 2 times or more, got 1')
-    probs,(file,picture),found = _numbers('pis', pis),_new_pair(out, targets, 'sanity-test'),_named(targets, device)
+    names,probs = _asked(targets, data, size, bits, device, kind),_numbers('pis', pis)
+    if any(not 0<=o<=1 for o in probs): raise ValueError(f"pis: need probabilities in [0, 1], got {pis!r}")
+    _perturbing(perturb)
+    file,picture = _new_pair(out, names, 'sanity-test')
     drawn = _new_file(file.with_name(f'{file.stem}-curve.png'), ('.png',)) if curve else None
+    found = _say_kind(_named(targets, device), kind)
     bits = _bits(found, bits)
-    kinds,(u,y,images) = _perturbing(perturb, bits),_test_images(found, data, bits, n_test, size)
+    kinds,runs = {_name(o):o for o in _perturbing(perturb, bits)},_noisy(found) if curve else {}
+    u,y,images = _test_images(found, data, bits, n_test, size)
     models,progress = {k:m for k,(m,_) in found.items()},sys.stdout.isatty()
-    table = pd.concat([sanity_test(models, u, bits, y, probs, p, bs, seed, progress=progress) for p in kinds], ignore_index=True)
-    entries = [bpd_entry(Run(m, None, found[k][1]) if found[k][1] else m, u, bits, y if getattr(m, 'n_classes', 0) else None, name=k, bs=bs) for k,m in models.items()]
-    more = {}
+    def entry(k, m): return bpd_entry(Run(m, None, found[k][1]) if found[k][1] else m, u, bits, y if getattr(m, 'n_classes', 0) else None, name=k, bs=bs, progress=progress)
+    parts,more = _each('perturbations', kinds, lambda _,p: sanity_test(models, u, bits, y, probs, p, bs, seed, progress=progress)),{}
+    table,entries = pd.concat(parts.values(), ignore_index=True),[*_each('ledger entries', models, entry).values()]
     if curve:
-        curves,sdes = _curves(found, u, y, bits, curve, probs, kinds[0], bs, seed)
+        curves,sdes = _curves(found, runs, u, y, bits, curve, probs, next(iter(kinds.values())), bs, seed),{k:o for k,(_,o) in runs.items()}
         more['curves'] = {k:json.loads(o.to_json(orient='records', double_precision=15)) for k,o in curves.items()}
         more['perturbation'] = {k:mean_perturbation(sdes[k], u, bits, o.t[o.pi==o.pi[0]].to_numpy()).tolist() for k,o in curves.items()}
         _save_picture(plot_delta_log_prob(curves, sdes, u, bits)[0].figure, drawn)
-    print(f"bits per dimension of {len(u)} {images['part']} images at t = 0 (diff: less that at π = 0; vs: less that of the first model, the same images; intervals of 95% are in {file.name})\n{_show(_brief(table))}", *map(quote, entries), sep='\n')
+    print(f"bits per dimension at t = 0 (diff: less that at π = 0; vs: less that of the first model, the same images; intervals of 95% are in {file.name})\n{_show(_brief(table))}", *map(quote, entries), sep='\n')
     file.write_text(json.dumps(_told(ncml_sanity, args, found, images) | _versions() | dict(ledger=entries, table=json.loads(table.to_json(orient='records', double_precision=15))) | more, indent=1, allow_nan=False)+'\n')
     _save_picture(_plot_sanity(table), picture)
     print(f"{file} and {picture.name}{f', {drawn.name}' if drawn else ''}")
@@ -228,13 +300,21 @@ def _one_set(source, u, bits, n, seed, root, download):
     v,more = _brought(v, shape, bits, own)
     return v,done+more
 
-def _other_sets(names, u, bits, n, seed, root, download):
-    "`{name: levels}` of all sets, and `{name: what was done}`"
-    sets,told = {},{}
+def _set_names(names):
+    "`{name: source}` of sets with commas between; nothing is loaded"
+    found = {}
     for o in map(str.strip, names.split(',')):
         if not o: raise ValueError(f"sets: need names with commas between, got {names!r}")
         k = o if o in (*_generated, *_public, 'digits') else Path(o).stem
-        if k in sets: raise ValueError(f"sets: need different names, got {k!r} twice")
+        if k in found: raise ValueError(f"sets: need different names, got {k!r} twice")
+        _check_source('sets', o, _generated)
+        found[k] = o
+    return found
+
+def _other_sets(names, u, bits, n, seed, root, download):
+    "`{name: levels}` of all sets, and `{name: what was done}`"
+    sets,told = {},{}
+    for k,o in _set_names(names).items():
         try: sets[k],told[k] = _one_set(o, u, bits, n, seed, root, download)
         except ValueError as e: raise ValueError(f"sets: {k}: {e}") from e
         print(f"{k}: {len(sets[k])} images, {', '.join(told[k])}")
@@ -244,8 +324,9 @@ def _other_sets(names, u, bits, n, seed, root, download):
 def _plot_sets(values, statistic):
     "Histograms of all sets, a picture for each model"
     cols = min(len(values), 4)
-    rows = math.ceil(len(values)/cols)
-    fig,axs = plt.subplots(rows, cols, figsize=(4.5*cols,3.2*rows), dpi=80, squeeze=False)
+    rows,n = math.ceil(len(values)/cols),len(next(iter(values.values())))
+    high = 3.2 if n<=5 else 3.5+.2*math.ceil(n/2) # names below
+    fig,axs = plt.subplots(rows, cols, figsize=(4.5*cols,high*rows), dpi=80, squeeze=False)
     for ax in axs.flat[len(values):]: ax.set_axis_off()
     for (name,o),ax in zip(values.items(), axs.flat, strict=False):
         tables = {k:pd.DataFrame({statistic:v}) for k,v in o.items()}
@@ -254,13 +335,50 @@ def _plot_sets(values, statistic):
     return fig
 
 def _show_ood(report):
-    "Table 4, differences to the first model, and the AUROC of every statistic at the first t"
-    print(f"{report['statistic']} at t = {report['t'][0]:g}: AUROC (above ½: its own images score higher), and bits per dimension at π = 0 and 1\n{_show(pd.DataFrame(report['summary']))}")
-    if len(report['models'])>1: print(f"\nAUROC less that of {next(iter(report['models']))}, same images\n{_show(pd.DataFrame(report['paired']).query('model!=@first', local_dict=dict(first=next(iter(report['models'])))))}")
-    if report['link']: print(f"\nRank correlation, over models, of bits at π = 1 with AUROC\n{_show(pd.DataFrame({k:o for k,o in report['link'].items() if o}).T.rename_axis('set').reset_index())}")
-    every = pd.concat([pd.DataFrame(o).assign(model=k) for k,o in report['tables'].items()])
-    every = every[every.t==report['t'][0]]
-    print(f"\nAUROC of all statistics\n{every.pivot_table('auroc', ['model','statistic'], 'set', sort=False).round(4).to_string()}")
+    "Table 4, differences to the first model, the link, and the AUROC of every statistic at the first t"
+    first = next(iter(report['models']))
+    print(f"{report['statistic']} at t = {report['t'][0]:g}: AUROC (above ½: its own images score higher), and bits per dimension at π = 0 and 1\n{_narrow(partial(_summary, report), index=False)}")
+    print('Bits per dimension of ' + '; '.join(f"{o['model']}: {_meaning[report['kinds'][o['model']] or 'not stated']}" for o in report['summary'] if o['bpd_0'] is not None))
+    if len(report['models'])>1: print(f"\nAUROC less that of {first}, same images, and its interval\n{_show(pd.DataFrame(report['paired']).query('model!=@first', local_dict=dict(first=first)))}")
+    if report['link']: print(_link_lines(report['link']))
+    print(f"\nAUROC of all statistics\n{_narrow(partial(_statistics, report))}")
+
+# %% ../nbs/13a_evaluate.ipynb #5cf7a269
+def _ends(low, high): return '[' + ','.join(f'{o:.2f}'.replace('0.', '.', 1) for o in (low, high)) + ']'
+
+def _interval(v, low, high): return f'{v:.3f} {_ends(low, high)}'
+
+def _narrow(table, width=110, **kwargs):
+    "`table` of a function that writes a value and the ends of its interval: both if they fit into `width`, else the value"
+    both = table(_interval).to_string(**kwargs)
+    if max(map(len, both.splitlines()))<=width: return f'{both}\n[ , ]: interval of 95%, bootstrap over images'
+    return table(lambda v, low, high: f'{v:.4f}').to_string(**kwargs) + '\nintervals of 95%, bootstrap over images, are in the file'
+
+def _written(report, write):
+    "The tables of all models at the first t as one, with `auroc` as `write` writes it"
+    o = pd.concat([pd.DataFrame(o).assign(model=k) for k,o in report['tables'].items()])
+    o = o[o.t==report['t'][0]]
+    return o.assign(auroc=[write(*v) for v in zip(o.auroc, o.low, o.high, strict=True)])
+
+def _summary(report, write):
+    "The summary, its AUROC by `write`"
+    o = _written(report, write)
+    o = o[o.statistic==report['statistic']].pivot(index='model', columns='set', values='auroc')
+    return pd.DataFrame([{k:o[k][r['model']] if k in o else round(v, 4) if isinstance(v, float) else v for k,v in r.items()} for r in report['summary']])
+
+def _statistics(report, write):
+    "AUROC of every statistic by `write`, the sets as columns; empty where a model lacks it"
+    o = _written(report, write)
+    return o.pivot(index=['model','statistic'], columns='set', values='auroc').reindex(pd.MultiIndex.from_frame(o[['model','statistic']].drop_duplicates()))[[*report['n_out']]]
+
+def _link_lines(link):
+    "The link for the average and each set, in words where there is none"
+    rows = [dict(set=k, models=o['n'], rho=round(o['rho'], 3), p=round(o['p'], 4)) | ({} if o['low'] is None else dict(interval=_ends(o['low'], o['high']))) for k,o in link.items() if o]
+    said = ['\nRank correlation rho, over models, of bits at π = 1 with AUROC (p: how many orders of the models have one as far from 0)']
+    if rows: said.append(pd.DataFrame(rows).fillna('').to_string(index=False))
+    if any('interval' not in o for o in rows): said.append('no interval (95%) of fewer than 8 models or of a perfect order')
+    if alike := [k for k,o in link.items() if not o]: said.append(f"none for {', '.join(alike)}: all models are alike there")
+    return '\n'.join(said)
 
 # %% ../nbs/13a_evaluate.ipynb #6d66bb0a
 @call_parse
@@ -269,11 +387,12 @@ def ncml_ood(
     targets:str, # Run folders or module:factory, with commas between
     sets:str='constant,uniform', # Other kinds: 'constant', 'uniform', 'photos', 'mirrored', a public set, an .npz file, a folder; with commas between
     data:str=None, # In-distribution images as in ncml_train, default those the first run was trained with
-    n:int=500, # Images of each set
+    n:int=500, # Images of each set, at most as many as there are test images
     statistic:str='log_grad_p', # Of the summary and the picture, as in ood_statistics
     t:str='0', # Conditions, with commas between; the summary is of the first
     size:int=None, # Resize all images to this side, default as for the run
     bits:int=None, # Bits of a level, default the model's
+    kind:str=None, # What a model's number is that does not say so itself: 'exact', 'bound' or 'estimate'
     seed:int=0, # Of generated sets, choices and bootstrap
     bs:int=64, # Images at a time
     root:str=None, # Where files of public sets lie, default the run's
@@ -284,13 +403,17 @@ def ncml_ood(
     "Does a model tell images of other kinds from its own? All are asked without labels"
     args = dict(locals())
     _at_least(n=(n, 2), bs=(bs, 1))
-    ts,(file,picture),found = _numbers('t', t),_new_pair(out, targets, 'ood'),_named(targets, device)
+    _choice('statistic', statistic, dict.fromkeys(statistics))
+    names,ts = _asked(targets, data, size, bits, device, kind),_numbers('t', t)
+    if any(not 0<=o<math.inf for o in ts): raise ValueError(f"t: need times of at least 0, got {t!r}")
+    _set_names(sets)
+    file,picture = _new_pair(out, names, 'ood')
+    found = _say_kind(_named(targets, device), kind)
     bits = _bits(found, bits)
     u,_,images = _test_images(found, data, bits, n, size, root, download)
-    print(f"in-distribution: {len(u)} {images['part']} images of shape {tuple(u.shape[1:])}, {bits} bits")
-    others,done = _other_sets(sets, u, bits, n, seed, _of_runs(found, data or '', root=root)['root'], download)
+    others,done = _other_sets(sets, u, bits, min(n, len(u)), seed, _of_runs(found, data or '', root=root)['root'], download)
     report = ood_report({k:m for k,(m,_) in found.items()}, u, others, bits, statistic, ts, seed=seed, bs=bs, keep=True,
-        info=_told(ncml_ood, args, found, images) | dict(sets=done), progress=sys.stdout.isatty())
+        info=_told(ncml_ood, args, found, images) | dict(sets=done, kinds={k:getattr(m, 'kind', None) for k,(m,_) in found.items()}), progress=sys.stdout.isatty(), step=partial(_step, 'sets'))
     _save_picture(_plot_sets(report.pop('values'), statistic), picture)
     file.write_text(json.dumps(report, allow_nan=False)+'\n')
     _show_ood(report)
@@ -298,70 +421,125 @@ def ncml_ood(
     return report
 
 # %% ../nbs/13a_evaluate.ipynb #a2c693db
-def _draw(name, run, n, t, steps, solver, y, seed, bs, progress):
-    "`n` images of a run, from its largest noise or from `t`"
-    model,sde,config = run
+def _start(name, config, t):
+    "Where a run's images are drawn: at `t`, or at its largest noise"
     t_max = config['noise']['t_max'] if config['noise']['p_clean']<1 else 0.
     if t is not None and not 0<=t<=t_max: raise ValueError(f"t: need a time from 0 to {t_max:g}, the largest that {name} was trained for, got {t}")
+    return t_max if t is None else t
+
+def _draw(run, n, t, steps, solver, y, seed, bs, progress):
+    "`n` images of a run, drawn at `t` and refined"
+    model,sde,config = run
     y = y[torch.randint(len(y), (n,), generator=torch.Generator().manual_seed(seed))] if model.n_classes else None
-    return sample_ncml(model, sde, (n,*config['data']['shape']), t_max if t is None else t, y, steps, solver, seed=seed, bs=bs, progress=progress).cpu()
+    return sample_ncml(model, sde, (n,*config['data']['shape']), t, y, steps, solver, seed=seed, bs=bs, progress=progress).cpu()
 
-def _given(path, shape, n_bits, n, seed):
-    "At most `n` random images of an .npz file, in the format of the run"
-    if Path(path).suffix!='.npz': raise ValueError(f"images: need an .npz file, got {Path(path).name!r}")
-    sets,bits,_ = _get_sets(path, None, None, None, None, False, 0)
-    u = torch.cat([o for o,_ in sets.values()])
-    if (tuple(u.shape[1:]),bits)!=(tuple(shape),n_bits): raise ValueError(f"images: need shape {tuple(shape)} and {n_bits} bits as the run, got {tuple(u.shape[1:])} and {bits} bits in {Path(path).name}")
-    return u if n is None or n>=len(u) else u[torch.randperm(len(u), generator=torch.Generator().manual_seed(seed))[:n]]
+def _old_file(name, path, suffixes, what):
+    "`path` as one that can be read"
+    path = Path(path)
+    if path.suffix not in suffixes: raise ValueError(f"{name}: need {what}, got {path.name!r}")
+    if not path.is_file(): raise ValueError(f"{name}: no file {path}")
+    return path
 
-def _feature_net(features, dls, steps, seed, device):
+def _feature_net(path, dls, steps, seed, device):
     "The network in a file, or one trained on the first loader's images"
-    if features is None:
+    if path is None:
         if dls.train_ds.y is None: raise ValueError("features: need a file, these images have no labels to train a network with")
         return train_features(dls, steps, seed=seed)
-    path = Path(features)
-    if path.suffix not in ('.safetensors','.pth'): raise ValueError(f"features: need a .safetensors file of save_features or Inception's .pth, got {path.name!r}")
     return (load_features(path) if path.suffix=='.safetensors' else InceptionFeatures(path, dls.train_ds.n_bits)).to(device)
+
+# %% ../nbs/13a_evaluate.ipynb #b3d78731
+def _sample_names(samples):
+    "`{name: path}` of sets with commas between; nothing is read"
+    found = {}
+    for o in map(str.strip, samples.split(',')):
+        name,_,o = o.rpartition('=')
+        path = Path(o) if o and Path(o).is_dir() else _old_file('samples', o, ('.npz','.pt'), '.npz or .pt files of levels or folders of images')
+        name = name or path.stem
+        if name in found: raise ValueError(f"samples: need different names, got {name!r} twice")
+        found[name] = path
+    return found
+
+def _load_pt(path, n_bits):
+    "Levels in a file of `torch.save`, a tensor or a dictionary with `x` and perhaps `n_bits`, and their bits"
+    try: o = torch.load(path, map_location='cpu', weights_only=True) # nothing in it is executed
+    except Exception as e: raise ValueError(f"need a tensor of levels that torch.save wrote, got {type(e).__name__}: {str(e)[:200]}") from e
+    x,bits = (o.get('x'),int(o.get('n_bits', n_bits))) if isinstance(o, dict) else (o,n_bits)
+    if not isinstance(x, torch.Tensor): raise ValueError(f"need a tensor of levels, or a dictionary with one as 'x', got {type(o).__name__}")
+    return _to_nchw(x.numpy(), 'x'),bits
+
+def _read_samples(path, n_bits):
+    "Levels `(n,c,h,w)` in a file or a folder, their bits, and what was done to them"
+    if path.suffix=='.pt' and path.is_file(): return *_load_pt(path, n_bits),[]
+    sets,bits,_ = _get_sets(path, n_bits, None, None, None, False, 0)
+    u = torch.cat([o for o,_ in sets.values()])
+    if not path.is_dir() or bits==n_bits: return u,bits,[]
+    return reduce_bits(u, n_bits, bits),n_bits,[f'bits {bits} to {n_bits}']
+
+# %% ../nbs/13a_evaluate.ipynb #6df4b64a
+def _given(paths, shape, n_bits, n, seed):
+    "`{name: levels}` of all sets, at most `n` random images of each, and `{name: what a file tells}`"
+    sets,told = {},{}
+    for k,path in paths.items():
+        try:
+            u,bits,done = _read_samples(path, n_bits)
+            if (tuple(u.shape[1:]),bits)!=(tuple(shape),n_bits): raise ValueError(f"need shape {tuple(shape)} and {n_bits} bits as the data, got {tuple(u.shape[1:])} and {bits} bits")
+            to_unit(u, n_bits) # checks the levels
+        except ValueError as e: raise ValueError(f"samples: {k}: {e}") from e
+        sets[k] = u if n>=len(u) else u[torch.randperm(len(u), generator=torch.Generator().manual_seed(seed))[:n]]
+        told[k] = dict(source=_bare(path), n=len(sets[k]), done=done)
+        print(f"{k}: {len(sets[k])} of {len(u)} images{''.join(', '+o for o in done)}", flush=True)
+    counts = {k:len(o) for k,o in sets.items()}
+    if len(set(counts.values()))>1: raise ValueError(f"samples: need one n in a table, or they cannot be compared; got {counts}; --n {min(counts.values())} takes as many of each")
+    return sets,told
 
 # %% ../nbs/13a_evaluate.ipynb #d057147f
 @call_parse
 @_one_line
 def ncml_fid(
-    runs:str, # Run folders on the same images, with commas between
-    n:int=None, # Images of each to draw and to compare, default as many as there are test images
-    images:str=None, # .npz files of images to measure instead, with commas between
+    runs:Param("Run folders on the same images, with commas between; none for samples with data", str, opt=False, nargs='?')=None,
+    n:int=None, # Images of each to draw and to compare, default and at most as many as there are test images
+    samples:str=None, # Images to measure instead of drawing some: .npz or .pt files of levels, or folders of images, with commas between, NAME= before one calls it so
     features:str=None, # Feature network: .safetensors of an earlier one or Inception's .pth; default trains one
     feature_steps:int=600, # Of its training
     t:float=None, # Time at which images are drawn, default the run's largest
     steps:int=10, # Of the solver, as in ncml_sample
     solver:str='heun', # As in ncml_sample
     data:str=None, # Images as in ncml_train, default those the first run was trained with
+    size:int=None, # Resize the real images to this side, default as for the run
+    bits:int=None, # Bits of a level, default the run's or those of the data
     seed:int=0, # Of images, choices and features
     bs:int=64, # Images at a time
+    root:str=None, # Where files of public sets lie, default the run's
+    download:store_true=False, # Fetch a public set that is not there
     out:str=None, # JSON file to write, and a picture and a trained network beside it, default RUN/fid.json
     device:str=None, # 'cpu' or 'cuda', default whatever is there
 )->pd.DataFrame: # What ncml.fid.quality_table gives
-    "Distances of drawn images to training images, beside those of test images"
+    "Distances of drawn images, or of yours, to training images, beside those of test images"
     args = dict(locals())
-    _at_least(n=(n, 2), steps=(steps, 0), bs=(bs, 1), feature_steps=(feature_steps, 1))
-    solver,(file,picture),names = _choice('solver', solver, solvers),_new_pair(out, runs, 'fid'),[o.strip() for o in runs.split(',')]
-    if features is None: weights = _new_file(file.with_suffix('.safetensors'), ('.safetensors',))
-    for o in names:
+    _at_least(n=(n, 2), steps=(steps, 0), bs=(bs, 1), feature_steps=(feature_steps, 1), t=(t, 0.))
+    if runs is None and None in (samples, data): raise ValueError("runs: need run folders, or samples and data, got " + ('data alone' if data else 'samples alone' if samples else 'neither'))
+    solver,names = _choice('solver', solver, solvers),_asked(runs, data, size, bits, device)
+    for o in names.values():
         if not Path(o).is_dir(): raise ValueError(f"runs: no folder {o}") # a foreign model has no sampler
-    loaded = {Path(o).name:_load(o, device) for o in names}
-    found = {k:(r.model,r.config) for k,r in loaded.items()}
-    if len(found)<len(names): raise ValueError(f"runs: need runs of different names, got {runs!r}")
-    bits = _bits(found, None)
-    u_test,_,about = _test_images(found, data, bits, n)
-    dls = _loaders(_of_runs(found, data), data, bits, device=_device(device))
-    n,train = n or len(u_test),dls.train_ds
-    if images: drawn = {Path(o).stem:_given(o.strip(), u_test.shape[1:], bits, n, seed) for o in images.split(',')}
-    else: drawn = {k:_draw(k, r, n, t, steps, solver, train.y, seed, bs, sys.stdout.isatty()) for k,r in loaded.items()}
+    given = _sample_names(samples) if samples is not None else {}
+    if features is not None: features = _old_file('features', features, ('.safetensors','.pth'), "a .safetensors file of save_features or Inception's .pth")
+    file,picture = _new_pair(out, names, 'fid')
+    if features is None: weights = _new_file(file.with_suffix('.safetensors'), ('.safetensors',))
+    loaded = {k:_load(o, device) for k,o in names.items()}
+    found,starts = {k:(r.model,r.config) for k,r in loaded.items()},{k:_start(k, r.config, t) for k,r in loaded.items()}
+    bits = _bits(found, bits) if found else bits
+    u_test,_,about = _test_images(found, data, bits, n, size, root, download, held_out=True)
+    dls = _loaders(_of_runs(found, data, size=size, root=root), data, bits, device=_device(device))
+    train = dls.train_ds
+    n = min(len(u_test), len(train), math.inf if n is None else n)
+    drawn,done = _given(given, u_test.shape[1:], train.n_bits, n, seed)
     net = _feature_net(features, dls, feature_steps, seed, _device(device))
-    rows = {k:sample_quality(net, u, train.u, u_test, seed=seed) for k,u in (progress_bar(list(drawn.items()), leave=False) if sys.stdout.isatty() else drawn.items())}
+    if features is None: _step('networks trained', 'features', 1, 1)
+    if not given: drawn = _each('sets drawn', loaded, lambda k,r: _draw(r, n, starts[k], steps, solver, train.y, seed, bs, sys.stdout.isatty()))
+    rows = _each('sets measured', drawn, lambda _,u: sample_quality(net, u, train.u, u_test, seed=seed), bar=True)
     table = quality_table(rows)
-    print(f"{about['part']} images: {len(u_test)}\n{table.round(4).to_string()}", *{r['why']:0 for r in rows.values() if r['why']}, sep='\n')
-    file.write_text(json.dumps(_told(ncml_fid, args, found, about) | _versions() | dict(rows=rows), indent=1)+'\n')
+    print(table.round(4).to_string(), *{r['why']:0 for r in rows.values() if r['why']}, sep='\n')
+    file.write_text(json.dumps(_told(ncml_fid, args, found, about) | dict(samples=done) | _versions() | dict(rows=rows), indent=1)+'\n')
     _save_picture(plot_quality(rows), picture)
     if features is None: save_features(weights, net)
     print(f"{file} and {picture.name}{f' and {weights.name}' if features is None else ''}")

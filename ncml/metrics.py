@@ -11,17 +11,25 @@ import pandas as pd
 import torch
 from torch import Tensor
 from fastai.learner import Metric
-from .data import to_levels, to_unit
+from .data import from_batch, to_levels, to_unit
 from .fid import compare_sets, fingerprint, get_features
-from .likelihood import check_finite
+from .likelihood import as_density, check_finite, check_log_prob, data_bits
 from .ood import auroc, ood_statistics
 from .sanity import _generator, _name, lsb_flip
 from .sde import as_time
 
 # %% ../nbs/11c_metrics.ipynb #3fe3b384
-def _bits(learn):
-    if not hasattr(learn, 'mu'): raise ValueError(f"learn: these metrics need a Learner of ncml_learner, which leaves clean images where they find them; got {type(learn).__name__}")
-    return learn.n_bits
+def _batch(learn):
+    "Clean images of a batch on [-1,1], their bits, and what else the density is given: labels, if any"
+    if 'mu' in vars(learn): return learn.yb[0],learn.n_bits,learn.xb[2:] # of ncml_learner; an attribute, not one that fastai looks up in the model
+    if not hasattr(learn.model, 'log_prob'): raise ValueError(f"learn: need a Learner of ncml_learner, or one whose model has log_prob, got a {type(learn).__name__} of {type(learn.model).__name__}")
+    if not learn.xb or not isinstance(learn.xb[0], Tensor) or learn.xb[0].ndim!=4: raise ValueError("learn: need batches of images (n,c,h,w) as the first input")
+    n_bits = data_bits(as_density(learn), learn.dls)
+    return from_batch(learn.xb[0], n_bits),n_bits,learn.xb[1:]
+
+def _log_prob(learn, x, *y):
+    "`log_prob` under t = 0; of ours by a call, so that hooks (bfloat16) are heard"
+    return (learn.model if 'mu' in vars(learn) else as_density(learn).log_prob)(x, as_time(0., x), *y)
 
 class PerturbedBPD(Metric):
     "Bits per dimension of the perturbed validation images, under condition t = 0"
@@ -36,9 +44,9 @@ class PerturbedBPD(Metric):
 
     def reset(self): self.total,self.count,self.gen = 0.,0,_generator(self.seed)
     def accumulate(self, learn):
-        x,k = learn.yb[0],_bits(learn)
+        x,k,y = _batch(learn)
         xp = to_unit(self.perturb(to_levels(x, k), self.pi, k, generator=self.gen), k).to(x)
-        with torch.no_grad(): lp = check_finite(learn.model(xp, as_time(0., x), *learn.xb[2:]), where='t=0, in a batch of perturbed validation images')
+        with torch.no_grad(): lp = check_finite(check_log_prob(_log_prob(learn, xp, *y), x), where='t=0, in a batch of perturbed validation images')
         self.total,self.count = self.total - lp.double().sum()/(x[0].numel()*math.log(2)),self.count+len(x)
 
     @property
@@ -64,12 +72,12 @@ class DetectionAUROC(Metric):
 
     def reset(self): self.parts,self.learn = [],None
     def accumulate(self, learn):
+        x,self.n_bits,_ = _batch(learn)
         self.learn = learn
-        _bits(learn)
-        self.parts.append(self._statistic(to_levels(learn.yb[0], learn.n_bits).cpu()))
+        self.parts.append(self._statistic(to_levels(x, self.n_bits).cpu()))
 
     def _statistic(self, u):
-        table = ood_statistics(self.learn.model, u, self.learn.n_bits, bs=self.bs)
+        table = ood_statistics(self.learn.model, u, self.n_bits, bs=self.bs)
         if self.statistic not in table: raise ValueError(f"statistic: need one of {list(table)[1:]}, got {self.statistic!r}")
         return table[self.statistic]
 
@@ -92,7 +100,9 @@ class FrechetMetric(Metric):
         if n<=(d := self.ref.shape[1]): raise ValueError(f"n: need more images than features, {d}, or the covariance is singular; got {n}")
 
     def reset(self): self.learn = None
-    def accumulate(self, learn): self.learn = learn
+    def accumulate(self, learn):
+        if not hasattr(learn, 'sample'): raise ValueError(f"learn: need `sample(n)` of levels, as ncml_learner has it, or a model that has it; got a {type(learn).__name__} of {type(learn.model).__name__}")
+        self.learn = learn
     @property
     def value(self):
         if self.learn is None: return None

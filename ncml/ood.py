@@ -286,12 +286,14 @@ def plot_ood(
     if ax is None: _,ax = plt.subplots(figsize=(4.5,3), dpi=80)
     values = {name: o[statistic].to_numpy() for name,o in tables.items()}
     low,high = _reach(values['in-distribution'], np.concatenate([*values.values()]))
+    colours = plt.get_cmap('tab10' if len(values)<=10 else 'tab20').colors # the same colour twice from 21 on
     for i,(name,o) in enumerate(values.items()):
         label = name if i==0 else f'{name}, AUROC {auroc(values["in-distribution"], o):.2f}'
         style = dict(histtype='stepfilled', alpha=.4) if i==0 else dict(histtype='step')
-        ax.hist(o.clip(low, high), np.linspace(low, high, bins+1), weights=np.full(len(o), 1/len(o)), label=label, **style)
+        ax.hist(o.clip(low, high), np.linspace(low, high, bins+1), weights=np.full(len(o), 1/len(o)), label=label, color=colours[i%20], **style)
     ax.set(xlabel=statistic, ylabel='share of images')
-    ax.legend(fontsize=8)
+    if len(values)<=5: ax.legend(fontsize=8)
+    else: ax.legend(fontsize=8, loc='upper center', bbox_to_anchor=(.5, 0), borderaxespad=5, ncol=2) # below the label
     return ax
 
 # %% ../nbs/11_ood.ipynb #efcb2e03
@@ -338,13 +340,26 @@ def _made_with(model):
     threads = f', {torch.get_num_threads()} thread{"s"*(torch.get_num_threads()>1)}' if device=='cpu' else ''
     return dict(versions={k:version(k) for k in ('ncml','torch','numpy','scikit-learn','pillow')} | dict(python=platform.python_version()), device=device+threads)
 
-def _of_model(name, model, u, sets, n_bits, statistic, ts, boot, kwargs):
+_needs = dict(log_p={'lp'}, log_grad_norm={'norm'}, log_grad_p={'lp','norm'}, grad_sum={'norm'}, minus_png=set(), png_gain={'lp'})
+
+def _check_gives(name, model, u, n_bits, statistic, t):
+    "Refuse a statistic that `model` does not give, by a look at one image"
+    model = _model(model)
+    with evaluating(model, 0): # no random numbers of the caller's are taken
+        x,_ = next(image_batches(model, u[:1], n_bits))
+        measured = _measure(model, x, t, None)
+    gives = [k for k,o in _needs.items() if o<=measured.keys()]
+    if statistic not in gives: raise ValueError(f"statistic: need one that every model gives, got {statistic!r} for {name!r}, which gives {gives}")
+
+def _of_model(name, model, u, sets, n_bits, statistic, ts, boot, step, kwargs):
     "The row of `model` in Table 4, its table, and `statistic` at the first t for `u` and each set"
-    found = [ood_statistics(model, o, n_bits, t=ts, **kwargs) for o in (u, *sets.values())]
-    if statistic not in found[0]: raise ValueError(f"statistic: need one that every model gives, got {statistic!r} for {name!r}, which gives {list(found[0])[1:]}")
+    found = []
+    for i,o in enumerate((u, *sets.values(), u^1), 1):
+        found.append(ood_statistics(model, o, n_bits, t=ts if i<len(sets)+2 else ts[0], **kwargs))
+        if step: step(name, i, len(sets)+2)
+    flipped = found.pop()
     table = ood_table(found[0], dict(zip(sets, found[1:], strict=True)), **boot)
     first = [o[o.t==ts[0]] for o in found]
-    flipped = ood_statistics(model, u^1, n_bits, t=ts[0], **kwargs)
     row = {f'bpd_{pi}': float(-o.log_p.mean()/(u[0].numel()*math.log(2))) if 'log_p' in o else None for pi,o in enumerate((first[0], flipped))}
     aurocs = table[(table.t==ts[0]) & (table.statistic==statistic)].set_index('set').auroc
     return dict(model=name) | row | aurocs.to_dict() | dict(average=float(aurocs.mean())),table,[o[statistic] for o in first]
@@ -372,6 +387,7 @@ def ood_report(
     seed:int=0, # of the bootstrap
     info:dict|None=None, # anything else worth keeping, JSON-able: command, configurations, where the sets come from
     keep:bool=False, # also `values`, the statistic of each image at the first t, as `{model: {set: list}}`, for histograms?
+    step=None, # called with a model's name, how many sets it has seen, and of how many: `u`, the others, and `u` with its last bits flipped
     **kwargs # `bs` and `progress` of `ood_statistics`
 )->dict: # JSON-able: `summary` (Table 4), `link` over models, `paired` differences to the first model, `tables`, and how it was made
     "AUROC of several models on several sets beside their bits per dimension at π = 0 and 1"
@@ -380,7 +396,8 @@ def ood_report(
     u,ts,boot = _as_levels(u, n_bits),_times(t),dict(n_boot=n_boot, seed=seed)
     for k,o in sets.items():
         if tuple(getattr(o, 'shape', u.shape)[1:])!=tuple(u.shape[1:]): raise ValueError(f"sets: {k}: need images of shape {tuple(u.shape[1:])} as u has, got {tuple(o.shape[1:])}")
-    summary,tables,scores = zip(*(_of_model(k, m, u, sets, n_bits, statistic, ts, boot, kwargs) for k,m in models.items()), strict=True)
+    for k,m in models.items(): _check_gives(k, m, u, n_bits, statistic, ts[0])
+    summary,tables,scores = zip(*(_of_model(k, m, u, sets, n_bits, statistic, ts, boot, step, kwargs) for k,m in models.items()), strict=True)
     side = [pd.DataFrame(dict(zip(models, o, strict=True))) for o in zip(*scores, strict=True)] # a column for each model
     paired = ood_table(side[0], dict(zip(sets, side[1:], strict=True)), next(iter(models)), **boot).rename(columns=dict(statistic='model'))
     values = dict(values={k:{s:c.tolist() for s,c in zip(('in-distribution',*sets), o, strict=True)} for k,o in zip(models, scores, strict=True)}) if keep else {}
