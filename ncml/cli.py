@@ -12,6 +12,7 @@ import platform
 import shutil
 import sys
 import time
+import warnings
 from contextlib import contextmanager, nullcontext
 from functools import wraps
 from importlib.metadata import version
@@ -21,11 +22,13 @@ import numpy as np
 import pandas as pd
 import torch
 from fastcore.script import call_parse, store_true
-from fastai.callback.core import Callback, CancelFitException, CancelTrainException
-from fastai.callback.progress import CSVLogger
-from fastai.callback.schedule import combined_cos, fit_one_cycle # noqa: F401 (it patches Learner)
-from fastai.callback.training import GradientClip
-from fastai.torch_core import default_device, set_seed
+with warnings.catch_warnings(): # what fastai's own import warns of, no user of a command can mend
+    warnings.filterwarnings('ignore', '`torch.jit.script` is deprecated', FutureWarning)
+    from fastai.callback.core import Callback, CancelFitException, CancelTrainException
+    from fastai.callback.progress import CSVLogger
+    from fastai.callback.schedule import combined_cos, fit_one_cycle # noqa: F401 (it patches Learner)
+    from fastai.callback.training import GradientClip
+    from fastai.torch_core import default_device, set_seed
 from .certify import certify, failures
 from .complete import around_box, complete, conditional_bpd, raster_prefix
 from .data import get_dls, image_dls, reduce_bits, save_grid, to_levels

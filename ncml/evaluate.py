@@ -12,7 +12,6 @@ import math
 import platform
 import shlex
 import sys
-import warnings
 from importlib.metadata import version
 from functools import partial
 from pathlib import Path
@@ -23,19 +22,17 @@ import torch
 from fastcore.script import Param, call_parse, store_true
 from fastprogress.fastprogress import progress_bar
 from torch import nn
-with warnings.catch_warnings():
-    warnings.filterwarnings('ignore', '`torch.jit.script` is deprecated', FutureWarning) # fastai's import asks for it, a user cannot mend it
-    from ncml.cli import _at_least, _choice, _device, _load, _loaders, _new_file, _numbers, _one_line, _perturbations, _show, _target, _test_set, ncml_train
-    from ncml.data import _get_sets, _public, _to_nchw, photo_patches, public_images, reduce_bits, resize_images, to_unit
-    from ncml.fid import InceptionFeatures, load_features, plot_quality, quality_table, sample_quality, save_features, train_features
-    from ncml.ledger import _meaning, bpd_entry, kinds, quote
-    from ncml.metrics import statistics
-    from ncml.ood import _model, constant_images, ood_report, plot_ood, uniform_images
-    from ncml.run import Run
-    from ncml.sanity import _name, delta_log_prob, flip_bit, mean_perturbation, plot_delta_log_prob, plot_sanity, sanity_test
-    from ncml.sde import get_sde
-    from ncml.solvers import solvers
-    from ncml.two_part import sample_ncml
+from .cli import _at_least, _choice, _device, _load, _loaders, _new_file, _numbers, _one_line, _perturbations, _show, _target, _test_set, ncml_train
+from .data import _get_sets, _public, _to_nchw, photo_patches, public_images, reduce_bits, resize_images, to_unit
+from .fid import InceptionFeatures, load_features, plot_quality, quality_table, sample_quality, save_features, train_features
+from .ledger import _meaning, bpd_entry, kinds, quote
+from .metrics import statistics
+from .ood import _model, constant_images, ood_report, plot_ood, uniform_images
+from .run import Run
+from .sanity import _name, delta_log_prob, flip_bit, mean_perturbation, plot_delta_log_prob, plot_sanity, sanity_test
+from .sde import get_sde
+from .solvers import solvers
+from .two_part import sample_ncml
 
 # %% ../nbs/13a_evaluate.ipynb #0c3e498d
 def _names(targets):

@@ -245,6 +245,7 @@ def _n_classes(dls, y, model):
 
 def _check_model(model, x, n_bits, t_max):
     if not hasattr(model, 'log_prob'): raise ValueError(f"model: need log_prob(x, t, y), and {type(model).__name__} has none")
+    if next(model.parameters(), None) is None: raise ValueError(f"model: need parameters (fastai asks them for the device too), and {type(model).__name__} has none")
     for k,want in (('n_channels', x.shape[1]), ('n_bits', n_bits)):
         if getattr(model, k, want)!=want: raise ValueError(f"model: made for {k}={getattr(model, k)}, but the images have {want}")
     if (getattr(model, 't_max', None) or t_max)<t_max*(1-1e-6): raise ValueError(f"model: made for times up to t_max={model.t_max:g}, but training needs {t_max:g}")

@@ -59,6 +59,7 @@ def _kind(model, kind):
     "What `log_prob` is: what the caller and the model say, which must agree"
     own = getattr(model, 'kind', None)
     if kind is not None and kind not in kinds: raise ValueError(f"kind: need one of {list(kinds)}, got {kind!r}")
+    if own is not None and own not in kinds: raise ValueError(f"model: need a kind in {list(kinds)}, its own is {own!r}")
     if None not in (kind, own) and kind!=own: raise ValueError(f"kind: need the model's own, {own!r}, got {kind!r}")
     return kind or own or 'not stated'
 

@@ -86,19 +86,21 @@ def _takes(f, n):
     except ValueError: return True
     return True
 
+def _named_t(f): return [*inspect.signature(f).parameters][1:2] in (['t'],['time'],['times'])
+
 def _knows_t(f):
     "Is the second argument of `f` the time? If there must be one, or by its name; else it may be the labels"
-    return not _takes(f, 1) or [*inspect.signature(f).parameters][1:2] in (['t'],['time'],['times'])
+    return not _takes(f, 1) or _named_t(f)
 
 def as_density(
-    model, # `log_prob(x, t, y)` in nats, `log_prob(x, t)` or `log_prob(x)`; a `Learner`, a `Run`, or a function of x (and y, where labels are given)
+    model, # `log_prob(x, t, y)` in nats, `log_prob(x, t)` or `log_prob(x)`; a `Learner`, a `Run`, or a function of x (and y, where labels are given; or of x and `t`, where it cannot do without)
 ): # with `log_prob(x, t, y)`: `model` itself, of a Learner the averaged weights, or the function wrapped
     "Whatever is brought as a likelihood model, with `log_prob(x, t, y)`"
     if isinstance(model, tuple) and hasattr(model, 'model'): model = model.model # a Run
     if hasattr(model, 'dls') and isinstance(model.model, nn.Module): # a Learner; one of ours knows its averaged weights
         model = model.density if hasattr(type(model), 'density') else model.model
     if hasattr(model, 'log_prob'): return model if _takes(model.log_prob, 3) else _Function(model.log_prob, _knows_t(model.log_prob))
-    if callable(model): return _Function(model)
+    if callable(model): return model if isinstance(model, _Function) else _Function(model, not _takes(model, 1) and _named_t(model))
     raise ValueError(f"model: need log_prob(x, t, y) or a function of x, got {type(model).__name__}")
 
 # %% ../nbs/05_likelihood.ipynb #c7ded6cd
