@@ -223,15 +223,39 @@ def _boot_auroc(pos, neg, w, v):
         out.append((w[i:i+100]*(c[:,below]+c[:,upto])).sum(1)/(2*len(pos)*len(neg)))
     return np.concatenate(out)
 
+# %% ../nbs/11_ood.ipynb #38aae236
+def _boot_aupr(pos, neg, w, v):
+    "AUPR of each draw, for counts as in `_boot_auroc`"
+    pos,neg = _scores(pos, neg)
+    s = np.concatenate([pos, neg])
+    order = np.argsort(-s, kind='stable')
+    last,out = np.append(s[order][1:]!=s[order][:-1], True),[] # of each run of ties
+    for i in range(0, len(w), 100):
+        own,every = (np.concatenate([w[i:i+100], k*v[i:i+100]], 1)[:,order].cumsum(1, dtype=np.int64)[:,last] for k in (0, 1))
+        out.append((np.diff(own, axis=1, prepend=0)*own/np.maximum(every, 1)).sum(1)/len(pos))
+    return np.concatenate(out)
+
+def _boot_fpr(pos, neg, w, v, tpr=0.95):
+    "FPR of each draw, for counts as in `_boot_auroc`"
+    pos,neg = _scores(pos, neg)
+    down,order,k = np.argsort(-pos, kind='stable'),np.argsort(neg, kind='stable'),math.ceil(tpr*len(pos)-1e-9)
+    out = []
+    for i in range(0, len(w), 100):
+        at = pos[down][(w[i:i+100,down].cumsum(1, dtype=np.int64)>=k).argmax(1)]
+        c = np.pad(v[i:i+100,order].cumsum(1, dtype=np.int64), ((0,0),(1,0)))
+        out.append(1-c[np.arange(len(c)),np.searchsorted(neg[order], at, 'left')]/len(neg))
+    return np.concatenate(out)
+
 # %% ../nbs/11_ood.ipynb #9abce461
 def _at_t(o):
     "`{t: table of statistics}`"
     o = o if 't' in o else o.assign(t=0.)
     return {t:g.drop(columns='t') for t,g in o.groupby('t', sort=False)}
 
-def _row(a, b, boot, ends, c, against):
+def _row(a, b, counts, boot, ends, c, against):
     "What `ood_table` says of statistic `c` of tables `a` and `b`, with its bootstrap draws"
-    row = dict(auroc=auroc(a[c], b[c])) | ends('', boot[c]) | dict(aupr=aupr(a[c], b[c]), fpr95=fpr_at(a[c], b[c]))
+    row = dict(auroc=auroc(a[c], b[c])) | ends('', boot[c])
+    for k,f,of_draws in (('aupr', aupr, _boot_aupr), ('fpr95', fpr_at, _boot_fpr)): row |= {k:f(a[c], b[c])} | ends(f'{k}_', of_draws(a[c], b[c], *counts))
     if against is None: return row
     return row | dict(diff=row['auroc']-auroc(a[against], b[against])) | ends('diff_', boot[c]-boot[against])
 
@@ -242,7 +266,7 @@ def ood_table(
     n_boot:int=1000, # draws of the bootstrap
     level:float=0.95, # of the intervals
     seed:int=0 # of the bootstrap
-)->pd.DataFrame: # a row for each set, t and statistic: AUROC with `low` and `high`, AUPR, FPR at 95%
+)->pd.DataFrame: # a row for each set, t and statistic: AUROC with `low` and `high`; `aupr` and `fpr95` with `_low` and `_high`
     "How well each statistic tells each set from in-distribution images"
     if not isinstance(stats_out, dict): raise ValueError(f"stats_out: need {{name of set: table}}, got {type(stats_out).__name__}")
     if not stats_out or any(not len(o) for o in (stats_in, *stats_out.values())): raise ValueError("stats_out: need at least one set, and no table may be empty")
@@ -257,7 +281,7 @@ def ood_table(
             b,common = outs[t],[c for c in a if c in outs[t]]
             if not common or against not in (None,*common): raise ValueError(f"against: need one of the statistics that both have, {common}, got {against!r}")
             boot = {c:_boot_auroc(a[c], b[c], w, v) for c in common}
-            rows += [dict(set=name, t=t, statistic=c, n_in=len(a), n_out=len(b)) | _row(a, b, boot, ends, c, against) for c in common]
+            rows += [dict(set=name, t=t, statistic=c, n_in=len(a), n_out=len(b)) | _row(a, b, (w, v), boot, ends, c, against) for c in common]
     return pd.DataFrame(rows)
 
 # %% ../nbs/11_ood.ipynb #77f3c8e5
