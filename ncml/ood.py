@@ -10,6 +10,7 @@ __all__ = ['constant_images', 'uniform_images', 'compressed_bpd', 'ood_statistic
 import io
 import math
 import platform
+import warnings
 from collections.abc import Iterable
 from importlib.metadata import version
 from itertools import permutations
@@ -369,7 +370,8 @@ _needs = dict(log_p={'lp'}, log_grad_norm={'norm'}, log_grad_p={'lp','norm'}, gr
 def _check_gives(name, model, u, n_bits, statistic, t):
     "Refuse a statistic that `model` does not give, by a look at one image"
     model = _model(model)
-    with evaluating(model, 0): # no random numbers of the caller's are taken
+    with evaluating(model, 0), warnings.catch_warnings(): # no random numbers of the caller's are taken
+        warnings.simplefilter('ignore') # one image may well be dark
         x,_ = next(image_batches(model, u[:1], n_bits))
         measured = _measure(model, x, t, None)
     gives = [k for k,o in _needs.items() if o<=measured.keys()]
