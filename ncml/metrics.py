@@ -13,7 +13,7 @@ from torch import Tensor
 from fastai.learner import Metric
 from .data import from_batch, to_levels, to_unit
 from .fid import compare_sets, fingerprint, get_features
-from .likelihood import as_density, check_finite, check_log_prob, data_bits
+from .likelihood import as_density, check_finite, check_log_prob, check_mass, data_bits
 from .ood import auroc, ood_statistics
 from .sanity import _generator, _name, lsb_flip
 from .sde import as_time
@@ -47,7 +47,8 @@ class PerturbedBPD(Metric):
         x,k,y = _batch(learn)
         xp = to_unit(self.perturb(to_levels(x, k), self.pi, k, generator=self.gen), k).to(x)
         with torch.no_grad(): lp = check_finite(check_log_prob(_log_prob(learn, xp, *y), x), where='t=0, in a batch of perturbed validation images')
-        self.total,self.count = self.total - lp.double().sum()/(x[0].numel()*math.log(2)),self.count+len(x)
+        b = check_mass(-lp.double()/(x[0].numel()*math.log(2)), getattr(as_density(learn), 'kind', None))
+        self.total,self.count = self.total+b.sum(),self.count+len(x)
 
     @property
     def value(self): return (self.total/self.count).item() if self.count else None

@@ -24,7 +24,7 @@ from scipy.stats import norm, rankdata
 from sklearn.metrics import average_precision_score
 from torch import Tensor, nn
 from .data import level_width, to_levels, to_unit
-from .likelihood import as_density, check_finite, check_log_prob, data_bits, evaluating, image_batches
+from .likelihood import as_density, check_finite, check_log_prob, check_mass, data_bits, evaluating, image_batches
 from .sde import as_time
 
 # %% ../nbs/11_ood.ipynb #3f6d3d07
@@ -377,6 +377,11 @@ def _check_gives(name, model, u, n_bits, statistic, t):
     gives = [k for k,o in _needs.items() if o<=measured.keys()]
     if statistic not in gives: raise ValueError(f"statistic: need one that every model gives, got {statistic!r} for {name!r}, which gives {gives}")
 
+def _mean_bits(o, n_dims, model):
+    "Mean bits per dimension of a table of statistics; refused where they are below 0"
+    b = torch.as_tensor(-o.log_p.to_numpy()/(n_dims*math.log(2)))
+    return check_mass(b, getattr(model, 'kind', None)).mean().item()
+
 def _of_model(name, model, u, sets, n_bits, statistic, ts, boot, step, kwargs):
     "The row of `model` in Table 4, its table, and `statistic` at the first t for `u` and each set"
     found = []
@@ -386,7 +391,7 @@ def _of_model(name, model, u, sets, n_bits, statistic, ts, boot, step, kwargs):
     flipped = found.pop()
     table = ood_table(found[0], dict(zip(sets, found[1:], strict=True)), **boot)
     first = [o[o.t==ts[0]] for o in found]
-    row = {f'bpd_{pi}': float(-o.log_p.mean()/(u[0].numel()*math.log(2))) if 'log_p' in o else None for pi,o in enumerate((first[0], flipped))}
+    row = {f'bpd_{pi}': _mean_bits(o, u[0].numel(), _model(model)) if 'log_p' in o else None for pi,o in enumerate((first[0], flipped))}
     aurocs = table[(table.t==ts[0]) & (table.statistic==statistic)].set_index('set').auroc
     return dict(model=name) | row | aurocs.to_dict() | dict(average=float(aurocs.mean())),table,[o[statistic] for o in first]
 

@@ -169,7 +169,9 @@ def sanity_summary(
 )->pd.DataFrame: # a row for each model (and perturbation): `n`, `bpd` and `stderr` at π = 0, and for each other π the paired difference `diff_π` and `diff_π_stderr`
     "Results of the sanity test, one row for each model"
     keys,rows = ['model','perturbation'] if 'model' in table else ['perturbation'],[]
+    if not len(table) or not {'perturbation','pi','bpd','diff'}<=set(table): raise ValueError("table: need rows of sanity_test, got none")
     for k,o in table.groupby(keys, sort=False):
+        if not (o.pi==0).any(): raise ValueError(f"table: need the row of π = 0 too, got none of {', '.join(map(str, k))}")
         if o.pi.duplicated().any(): raise ValueError(f"table: need one row for each model, perturbation and π, got several of {', '.join(map(str, k))}")
         clean = o[o.pi==0].iloc[0]
         rows.append(dict(zip(keys, k, strict=True)) | {c:clean[c] for c in ('n','bpd','stderr')} | {
