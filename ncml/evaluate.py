@@ -12,6 +12,7 @@ import math
 import platform
 import shlex
 import sys
+import zipfile
 from importlib.metadata import version
 from functools import partial
 from pathlib import Path
@@ -108,13 +109,26 @@ def _each(what, items, f, bar=False):
 # %% ../nbs/13a_evaluate.ipynb #c01ef084
 _split = ('source','seed','size','channels','n_bits')
 
+def _own_parts(source):
+    "Has `source` parts of its own, so that no seed decides which images train?"
+    path = Path(source)
+    if source in _public: return True
+    if path.is_dir(): return (path/'train').is_dir() and any((path/o).is_dir() for o in ('val','valid','test'))
+    if path.suffix!='.npz' or not zipfile.is_zipfile(path): return False
+    with zipfile.ZipFile(path) as f: return bool({'x_test.npy','x_valid.npy','x_val.npy'} & {*f.namelist()})
+
+def _split_of(d):
+    "Which images of what source a run's configuration `d` trained with"
+    return {k:d[k] for k in _split if k!='seed' or not _own_parts(d['source'])}
+
 def _of_runs(found, data, **changes):
-    "What the first run's configuration tells of its images, with `changes`; the defaults where no model has a run"
-    runs = {k:c['data'] for k,(_,c) in found.items() if c}
-    if not runs and data is None: raise ValueError(f"data: need images to test with, {', '.join(found)} tells of none")
-    first = next(iter(runs.values()), dict(source=None, size=None, channels=None, seed=0, root='data'))
-    for k,d in runs.items() if data is None else ():
-        if any(d[o]!=first[o] for o in _split): raise ValueError(f"targets: need runs on the same images, split by the same seed, or data; {k} was trained on {({o:d[o] for o in _split})}, the first on {({o:first[o] for o in _split})}")
+    "What the first run on `data`, else the first of all, tells of its images, with `changes`; the defaults where no model has a run"
+    every = {k:c['data'] for k,(_,c) in found.items() if c}
+    if not every and data is None: raise ValueError(f"data: need images to test with, {', '.join(found)} tells of none")
+    runs = {k:d for k,d in every.items() if data in (None, d['source'])}
+    first = next(iter((runs or every).values()), dict(source=None, size=None, channels=None, seed=0, root='data'))
+    for k,d in runs.items():
+        if _split_of(d)!=_split_of(first): raise ValueError(f"targets: need runs on the same images, split by the same seed, or data that trained none of them; {k} was trained on {_split_of(d)}, the first on {_split_of(first)}")
     return first | {k:v for k,v in changes.items() if v is not None}
 
 def _unseen(dls, n, seed):
@@ -408,7 +422,7 @@ def ncml_ood(
     found = _say_kind(_named(targets, device), kind)
     bits = _bits(found, bits)
     u,_,images = _test_images(found, data, bits, n, size, root, download)
-    others,done = _other_sets(sets, u, bits, min(n, len(u)), seed, _of_runs(found, data or '', root=root)['root'], download)
+    others,done = _other_sets(sets, u, bits, min(n, len(u)), seed, _of_runs(found, data, root=root)['root'], download)
     report = ood_report({k:m for k,(m,_) in found.items()}, u, others, bits, statistic, ts, seed=seed, bs=bs, keep=True,
         info=_told(ncml_ood, args, found, images) | dict(sets=done, kinds={k:getattr(m, 'kind', None) for k,(m,_) in found.items()}), progress=sys.stdout.isatty(), step=partial(_step, 'sets'))
     _save_picture(_plot_sets(report.pop('values'), statistic), picture)
