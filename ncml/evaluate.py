@@ -109,6 +109,15 @@ def _each(what, items, f, bar=False):
 # %% ../nbs/13a_evaluate.ipynb #c01ef084
 _split = ('source','seed','size','channels','n_bits')
 
+def _place(source):
+    "A source by its name, or where its file or folder lies, however it was written"
+    return source if source in ('digits','photos',*_public) else Path(source).resolve()
+
+def _same(trained, source):
+    "Did a run train on `source`? A file or folder that is gone may be one of its name"
+    a,b = _place(trained),_place(source)
+    return a==b or isinstance(a, Path) and isinstance(b, Path) and a.name==b.name and not a.exists()
+
 def _own_parts(source):
     "Has `source` parts of its own, so that no seed decides which images train?"
     path = Path(source)
@@ -119,16 +128,17 @@ def _own_parts(source):
 
 def _split_of(d):
     "Which images of what source a run's configuration `d` trained with"
-    return {k:d[k] for k in _split if k!='seed' or not _own_parts(d['source'])}
+    return {k:str(_place(d[k])) if k=='source' else d[k] for k in _split if k!='seed' or not _own_parts(d['source'])}
 
 def _of_runs(found, data, **changes):
     "What the first run on `data`, else the first of all, tells of its images, with `changes`; the defaults where no model has a run"
     every = {k:c['data'] for k,(_,c) in found.items() if c}
     if not every and data is None: raise ValueError(f"data: need images to test with, {', '.join(found)} tells of none")
-    runs = {k:d for k,d in every.items() if data in (None, d['source'])}
+    runs = {k:d for k,d in every.items() if data is None or _same(d['source'], data)}
     first = next(iter((runs or every).values()), dict(source=None, size=None, channels=None, seed=0, root='data'))
+    def of(d): return _split_of(d if data is None else d | dict(source=data))
     for k,d in runs.items():
-        if _split_of(d)!=_split_of(first): raise ValueError(f"targets: need runs on the same images, split by the same seed, or data that trained none of them; {k} was trained on {_split_of(d)}, the first on {_split_of(first)}")
+        if of(d)!=of(first): raise ValueError(f"targets: need runs on the same images, split by the same seed, or data that trained none of them; {k} was trained on {of(d)}, the first on {of(first)}")
     return first | {k:v for k,v in changes.items() if v is not None}
 
 def _unseen(dls, n, seed):
@@ -143,7 +153,7 @@ def _test_images(found, data, bits, n, size=None, root=None, download=False, hel
     "At most `n` test images `(n,c,h,w)` as levels, labels, and what a file tells of them; `held_out`: none of the training part, though it trained nothing here"
     d = _of_runs(found, data, size=size, root=root)
     dls = _loaders(d, data, bits, download=download)
-    u,y,which = _test_set(dls, n, d['seed']) if held_out or data in (None, *(c['data']['source'] for _,c in found.values() if c)) else _unseen(dls, n, d['seed'])
+    u,y,which = _test_set(dls, n, d['seed']) if held_out or data is None or any(c and _same(c['data']['source'], data) for _,c in found.values()) else _unseen(dls, n, d['seed'])
     bits = dls.train_ds.n_bits
     for k,(m,c) in found.items():
         if getattr(m, 'n_channels', u.shape[1])!=u.shape[1]: raise ValueError(f"data: need images of {m.n_channels} channels for {k}, got shape {tuple(u.shape[1:])}")
