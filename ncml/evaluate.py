@@ -504,6 +504,7 @@ def _given(paths, shape, n_bits, n, seed):
         try:
             u,bits,done = _read_samples(path, n_bits)
             if (tuple(u.shape[1:]),bits)!=(tuple(shape),n_bits): raise ValueError(f"need shape {tuple(shape)} and {n_bits} bits as the data, got {tuple(u.shape[1:])} and {bits} bits")
+            if len(u)<4: raise ValueError(f"need at least 4 images, got {len(u)}")
             to_unit(u, n_bits) # checks the levels
         except ValueError as e: raise ValueError(f"samples: {k}: {e}") from e
         sets[k] = u if n>=len(u) else u[torch.randperm(len(u), generator=torch.Generator().manual_seed(seed))[:n]]
@@ -537,7 +538,7 @@ def ncml_fid(
 )->pd.DataFrame: # What ncml.fid.quality_table gives
     "Distances of drawn images, or of yours, to training images, beside those of test images"
     args = dict(locals())
-    _at_least(n=(n, 2), steps=(steps, 0), bs=(bs, 1), feature_steps=(feature_steps, 1), t=(t, 0.))
+    _at_least(n=(n, 4), steps=(steps, 0), bs=(bs, 1), feature_steps=(feature_steps, 1), t=(t, 0.))
     if runs is None and None in (samples, data): raise ValueError("runs: need run folders, or samples and data, got " + ('data alone' if data else 'samples alone' if samples else 'neither'))
     solver,names = _choice('solver', solver, solvers),_asked(runs, data, size, bits, device)
     for o in names.values():
@@ -552,6 +553,8 @@ def ncml_fid(
     u_test,_,about = _test_images(found, data, bits, n, size, root, download, held_out=True)
     dls = _loaders(_of_runs(found, data, size=size, root=root), data, bits, device=_device(device))
     train = dls.train_ds
+    for k,o in dict(test=u_test, training=train).items():
+        if len(o)<4: raise ValueError(f"data: need at least 4 {k} images, got {len(o)}") # precision has balls of 3 neighbours
     n = min(len(u_test), len(train), math.inf if n is None else n)
     drawn,done = _given(given, u_test.shape[1:], train.n_bits, n, seed)
     net = _feature_net(features, dls, feature_steps, seed, _device(device))
