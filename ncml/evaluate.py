@@ -9,6 +9,7 @@ __all__ = ['trained_by', 'ncml_sanity', 'ncml_ood', 'ncml_fid']
 import inspect
 import json
 import math
+import operator
 import platform
 import shlex
 import sys
@@ -484,9 +485,12 @@ def _load_pt(path, n_bits):
     "Levels in a file of `torch.save`, a tensor or a dictionary with `x` and perhaps `n_bits`, and their bits"
     try: o = torch.load(path, map_location='cpu', weights_only=True) # nothing in it is executed
     except Exception as e: raise ValueError(f"need a tensor of levels that torch.save wrote, got {type(e).__name__}: {str(e)[:200]}") from e
-    x,bits = (o.get('x'),int(o.get('n_bits', n_bits))) if isinstance(o, dict) else (o,n_bits)
+    x,bits = (o.get('x'),o.get('n_bits', n_bits)) if isinstance(o, dict) else (o,n_bits)
     if not isinstance(x, torch.Tensor): raise ValueError(f"need a tensor of levels, or a dictionary with one as 'x', got {type(o).__name__}")
-    return _to_nchw(x.numpy(), 'x'),bits
+    try: bits = operator.index(bits)
+    except TypeError as e: raise ValueError(f"need n_bits as a whole number, got {bits!r}") from e
+    try: return _to_nchw(x.detach().numpy(), 'x'),bits
+    except (TypeError, RuntimeError) as e: raise ValueError(f"x must be a dense tensor of integer levels, got {x.dtype}, {x.layout}") from e
 
 def _read_samples(path, n_bits):
     "Levels `(n,c,h,w)` in a file or a folder, their bits, and what was done to them"
