@@ -16,6 +16,7 @@ import sys
 import zipfile
 from importlib.metadata import version
 from functools import partial
+from itertools import product
 from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
@@ -204,6 +205,13 @@ def _new_pair(out, targets, stem):
 def _save_picture(fig, path):
     fig.savefig(path, bbox_inches='tight')
     plt.close(fig)
+
+# %% ../nbs/13a_evaluate.ipynb #bbb888cc
+def _start(name, config, t):
+    "Where a run's images are drawn: at `t`, or at its largest noise"
+    t_max = config['noise']['t_max'] if config['noise']['p_clean']<1 else 0.
+    if t is not None and not 0<=t<=t_max: raise ValueError(f"t: need a time from 0 to {t_max:g}, the largest that {name} was trained for, got {t}")
+    return t_max if t is None else t
 
 # %% ../nbs/13a_evaluate.ipynb #ab0ac2be
 def _perturbing(perturb, n_bits=16):
@@ -432,6 +440,7 @@ def ncml_ood(
     file,picture = _new_pair(out, names, 'ood')
     found = _say_kind(_named(targets, device), kind)
     bits = _bits(found, bits)
+    for k,o in product([k for k,(_,c) in found.items() if c], ts): _start(k, found[k][1], o)
     u,_,images = _test_images(found, data, bits, n, size, root, download)
     others,done = _other_sets(sets, u, bits, min(n, len(u)), seed, _of_runs(found, data, root=root)['root'], download)
     report = ood_report({k:m for k,(m,_) in found.items()}, u, others, bits, statistic, ts, seed=seed, bs=bs, keep=True,
@@ -443,12 +452,6 @@ def ncml_ood(
     return report
 
 # %% ../nbs/13a_evaluate.ipynb #a2c693db
-def _start(name, config, t):
-    "Where a run's images are drawn: at `t`, or at its largest noise"
-    t_max = config['noise']['t_max'] if config['noise']['p_clean']<1 else 0.
-    if t is not None and not 0<=t<=t_max: raise ValueError(f"t: need a time from 0 to {t_max:g}, the largest that {name} was trained for, got {t}")
-    return t_max if t is None else t
-
 def _draw(run, n, t, steps, solver, y, seed, bs, progress):
     "`n` images of a run, drawn at `t` and refined"
     model,sde,config = run
