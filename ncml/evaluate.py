@@ -470,7 +470,11 @@ def _feature_net(path, dls, steps, seed, device):
     if path is None:
         if dls.train_ds.y is None: raise ValueError("features: need a file, these images have no labels to train a network with")
         return train_features(dls, steps, seed=seed)
-    return (load_features(path) if path.suffix=='.safetensors' else InceptionFeatures(path, dls.train_ds.n_bits)).to(device)
+    if path.suffix=='.pth': return InceptionFeatures(path, dls.train_ds.n_bits).to(device)
+    net,want = load_features(path).to(device),(tuple(dls.train_ds.u.shape[1:]),dls.train_ds.n_bits)
+    got = tuple(net.config['shape']),net.n_bits
+    if got!=want: raise ValueError(f"features: need a network of shape {want[0]} and {want[1]} bits as the data, got {got[0]} and {got[1]} bits")
+    return net
 
 # %% ../nbs/13a_evaluate.ipynb #b3d78731
 def _sample_names(samples):
