@@ -86,9 +86,9 @@ def _check_source(name, source, more=()):
     if source not in known and not path.is_dir() and not (path.suffix=='.npz' and path.is_file()):
         raise ValueError(f"{name}: need one of {known}, a folder of images or an .npz file that exists, got {source!r}")
 
-def _asked(targets, data, size, bits, device, kind=None):
+def _asked(targets, data, size, bits, seed, device, kind=None):
     "What all commands are asked, refused where it can be without loading anything; the targets as `_names` gives them"
-    _at_least(size=(size, 1), bits=(bits, 1))
+    _at_least(size=(size, 1), bits=(bits, 1), seed=(seed, 0))
     if bits is not None and bits>16: raise ValueError(f"bits: need 1 to 16, got {bits}")
     _device(device)
     if kind is not None: _choice('kind', kind, dict.fromkeys(kinds))
@@ -270,7 +270,7 @@ def ncml_sanity(
     args = dict(locals())
     _at_least(n_test=(n_test, 1), curve=(curve, 0), bs=(bs, 1))
     if curve==1: raise ValueError('curve: need 2 times or more, got 1')
-    names,probs = _asked(targets, data, size, bits, device, kind),_numbers('pis', pis)
+    names,probs = _asked(targets, data, size, bits, seed, device, kind),_numbers('pis', pis)
     if any(not 0<=o<=1 for o in probs): raise ValueError(f"pis: need probabilities in [0, 1], got {pis!r}")
     _perturbing(perturb)
     file,picture = _new_pair(out, names, 'sanity-test')
@@ -434,7 +434,7 @@ def ncml_ood(
     args = dict(locals())
     _at_least(n=(n, 2), bs=(bs, 1))
     _choice('statistic', statistic, dict.fromkeys(statistics))
-    names,ts = _asked(targets, data, size, bits, device, kind),_numbers('t', t)
+    names,ts = _asked(targets, data, size, bits, seed, device, kind),_numbers('t', t)
     if any(not 0<=o<math.inf for o in ts): raise ValueError(f"t: need times of at least 0, got {t!r}")
     _set_names(sets)
     file,picture = _new_pair(out, names, 'ood')
@@ -551,7 +551,7 @@ def ncml_fid(
     args = dict(locals())
     _at_least(n=(n, 4), steps=(steps, 0), bs=(bs, 1), feature_steps=(feature_steps, 1), t=(t, 0.))
     if runs is None and None in (samples, data): raise ValueError("runs: need run folders, or samples and data, got " + ('data alone' if data else 'samples alone' if samples else 'neither'))
-    solver,names = _choice('solver', solver, solvers),_asked(runs, data, size, bits, device)
+    solver,names = _choice('solver', solver, solvers),_asked(runs, data, size, bits, seed, device)
     for o in names.values():
         if not Path(o).is_dir(): raise ValueError(f"runs: no folder {o}") # a foreign model has no sampler
     given = _sample_names(samples) if samples is not None else {}
