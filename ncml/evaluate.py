@@ -15,7 +15,7 @@ import shlex
 import sys
 import zipfile
 from importlib.metadata import version
-from functools import partial
+from functools import partial, wraps
 from itertools import product
 from pathlib import Path
 import matplotlib.pyplot as plt
@@ -29,6 +29,7 @@ from .cli import _at_least, _choice, _device, _load, _loaders, _new_file, _numbe
 from .data import _get_sets, _public, _to_nchw, photo_patches, public_images, reduce_bits, resize_images, to_unit
 from .fid import InceptionFeatures, load_features, plot_quality, quality_table, sample_quality, save_features, train_features
 from .ledger import _meaning, bpd_entry, kinds, quote
+from .likelihood import check_log_prob
 from .metrics import statistics
 from .ood import _model, constant_images, ood_report, plot_ood, uniform_images
 from .run import Run
@@ -36,6 +37,24 @@ from .sanity import _name, delta_log_prob, flip_bit, mean_perturbation, plot_del
 from .sde import get_sde
 from .solvers import solvers
 from .two_part import sample_ncml
+
+# %% ../nbs/13a_evaluate.ipynb #307c46bb
+def _naming(name, model):
+    "`model`, whose errors begin with `name`; an object that takes no attribute as it is"
+    def named(k, f):
+        @wraps(f)
+        def _f(x, *args):
+            try: return check_log_prob(f(x, *args), x) if k=='log_prob' else f(x, *args)
+            except ValueError as e: raise ValueError(f"{name}: {e}") from e
+            except Exception as e: raise ValueError(f"{name}: {k} failed: {type(e).__name__}: {e}") from e
+        _f.plain = f
+        return _f
+    for k in ('log_prob','score'):
+        f = getattr(model, k, None)
+        try:
+            if f is not None: setattr(model, k, named(k, getattr(f, 'plain', f))) # once, if the factory gives it twice
+        except AttributeError: pass
+    return model
 
 # %% ../nbs/13a_evaluate.ipynb #0c3e498d
 def _names(targets):
@@ -55,7 +74,7 @@ def _named(targets, device):
     found = {}
     for k,o in _names(targets).items():
         run = _load(o, device) if Path(o).is_dir() else None
-        found[k] = (run.model,run.config) if run else (_model(_target(o)[0]),None)
+        found[k] = (run.model,run.config) if run else (_naming(k, _model(_target(o)[0])),None)
         if isinstance(found[k][0], nn.Module): found[k][0].to(_device(device))
     return found
 
