@@ -423,7 +423,7 @@ def _statistics(report, write):
 def _link_lines(link):
     "The link for the average and each set, in words where there is none"
     rows = [dict(set=k, models=o['n'], rho=round(o['rho'], 3), p=round(o['p'], 4)) | ({} if o['low'] is None else dict(interval=_ends(o['low'], o['high']))) for k,o in link.items() if o]
-    said = ['\nRank correlation rho, over models, of bits at π = 1 with AUROC (p: how many orders of the models have one as far from 0)']
+    said = ['\nRank correlation rho, over models, of bits at π = 1 with AUROC (p: share of all orders of the models that have one as far from 0)']
     if rows: said.append(pd.DataFrame(rows).fillna('').to_string(index=False))
     if any('interval' not in o for o in rows): said.append('no interval (95%) of fewer than 8 models or of a perfect order')
     if alike := [k for k,o in link.items() if not o]: said.append(f"none for {', '.join(alike)}: all models are alike there")
@@ -593,7 +593,7 @@ def ncml_fid(
     rows = _each('sets measured', drawn, lambda _,u: sample_quality(net, u, train.u, u_test, seed=seed), bar=True)
     table = quality_table(rows)
     print(table.round(4).to_string(), *{r['why']:0 for r in rows.values() if r['why']}, sep='\n')
-    file.write_text(json.dumps(_told(ncml_fid, args, found, about) | dict(samples=done) | _versions() | dict(rows=rows), indent=1)+'\n')
+    file.write_text(json.dumps(_told(ncml_fid, args, found, about) | dict(samples=done) | _versions() | dict(rows=rows), indent=1, allow_nan=False)+'\n')
     _save_picture(plot_quality(rows), picture)
     if features is None: save_features(weights, net)
     print(f"{file} and {picture.name}{f' and {weights.name}' if features is None else ''}")
