@@ -170,8 +170,9 @@ def _unseen(dls, n, seed):
     i = torch.randperm(len(u), generator=torch.Generator().manual_seed(seed))[:n]
     return u[i],None if y is None else y[i],'given'
 
-def _test_images(found, data, bits, n, size=None, root=None, download=False, held_out=False):
-    "At most `n` test images `(n,c,h,w)` as levels, labels, and what a file tells of them; `held_out`: none of the training part, though it trained nothing here"
+def _test_images(found, data, bits, n, size=None, root=None, download=False, held_out=False, most=None):
+    "At most `n` test images `(n,c,h,w)` as levels, or `most` if nobody said how many, labels, and what a file tells of them; `held_out`: none of the training part, though it trained nothing here"
+    asked,n = n,most if n is None else n
     d = _of_runs(found, data, size=size, root=root)
     dls = _loaders(d, data, bits, download=download)
     u,y,which = _test_set(dls, n, d['seed']) if held_out or data is None or any(c and _same(c['data']['source'], data) for _,c in found.values()) else _unseen(dls, n, d['seed'])
@@ -180,7 +181,7 @@ def _test_images(found, data, bits, n, size=None, root=None, download=False, hel
         if getattr(m, 'n_channels', u.shape[1])!=u.shape[1]: raise ValueError(f"data: need images of {m.n_channels} channels for {k}, got shape {tuple(u.shape[1:])}")
         if getattr(m, 'n_classes', 0) and c and [str(o) for o in dls.train_ds.classes or []]!=c['data']['classes']:
             raise ValueError(f"data: need the classes that {k} was trained with, {c['data']['classes']}, got {dls.train_ds.classes}")
-    print(f"{len(u)} {which} images of shape {tuple(u.shape[1:])}, {bits} bits{f'; these are all, {n} were asked for' if n is not None and len(u)<n else ''}", flush=True)
+    print(f"{len(u)} {which} images of shape {tuple(u.shape[1:])}, {bits} bits{f'; these are all, {asked} were asked for' if asked is not None and len(u)<asked else ''}", flush=True)
     return u,y,dict(source=_bare(data or d['source']), part=which, n=len(u), shape=list(u.shape[1:]), n_bits=bits, size=d['size'], channels=d['channels'], seed=d['seed'])
 
 # %% ../nbs/13a_evaluate.ipynb #c2f2e3be
@@ -273,7 +274,7 @@ def _plot_sanity(table):
 def ncml_sanity(
     targets:str, # Run folders or module:factory, with commas between
     data:str=None, # Images as in ncml_train, default those the first run was trained with
-    n_test:int=1000, # Test images
+    n_test:int=None, # Test images, default all up to 1000
     pis:str='0,0.5,1', # Probabilities of a perturbation
     perturb:str='both', # 'lsb_flip', 'plus_minus_one', 'both', 'bit=3' for that bit (0 is the lowest), or 'bits' for each in turn
     curve:int=0, # Also Δlog p(t) of each run at so many times from 0 to its largest, by the first perturbation, with a picture OUT-curve.png
@@ -297,7 +298,7 @@ def ncml_sanity(
     found = _say_kind(_named(targets, device), kind)
     bits = _bits(found, bits)
     kinds,runs = {_name(o):o for o in _perturbing(perturb, bits)},_noisy(found) if curve else {}
-    u,y,images = _test_images(found, data, bits, n_test, size)
+    u,y,images = _test_images(found, data, bits, n_test, size, most=1000)
     models,progress = {k:m for k,(m,_) in found.items()},sys.stdout.isatty()
     def entry(k, m): return bpd_entry(Run(m, None, found[k][1]) if found[k][1] else m, u, bits, y if getattr(m, 'n_classes', 0) else None, name=k, bs=bs, progress=progress)
     parts,more = _each('perturbations', kinds, lambda _,p: sanity_test(models, u, bits, y, probs, p, bs, seed, progress=progress)),{}
@@ -436,7 +437,7 @@ def ncml_ood(
     targets:str, # Run folders or module:factory, with commas between
     sets:str='constant,uniform', # Other kinds: 'constant', 'uniform', 'photos', 'mirrored', a public set, an .npz file, a folder; with commas between
     data:str=None, # In-distribution images as in ncml_train, default those the first run was trained with
-    n:int=500, # Images of each set, at most as many as there are test images
+    n:int=None, # Images of each set, default up to 500; at most as many as there are test images
     statistic:str='log_grad_p', # Of the summary and the picture, as in ood_statistics
     t:str='0', # Conditions, with commas between; the summary is of the first
     size:int=None, # Resize all images to this side, default as for the run
@@ -460,8 +461,8 @@ def ncml_ood(
     found = _say_kind(_named(targets, device), kind)
     bits = _bits(found, bits)
     for k,o in product([k for k,(_,c) in found.items() if c], ts): _start(k, found[k][1], o)
-    u,_,images = _test_images(found, data, bits, n, size, root, download)
-    others,done = _other_sets(sets, u, bits, min(n, len(u)), seed, _of_runs(found, data, root=root)['root'], download)
+    u,_,images = _test_images(found, data, bits, n, size, root, download, most=500)
+    others,done = _other_sets(sets, u, bits, len(u), seed, _of_runs(found, data, root=root)['root'], download)
     report = ood_report({k:m for k,(m,_) in found.items()}, u, others, bits, statistic, ts, seed=seed, bs=bs, keep=True,
         info=_told(ncml_ood, args, found, images) | dict(sets=done, kinds={k:getattr(m, 'kind', None) for k,(m,_) in found.items()}), progress=sys.stdout.isatty(), step=partial(_step, 'sets'))
     _save_picture(_plot_sets(report.pop('values'), statistic), picture)
