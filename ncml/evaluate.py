@@ -591,7 +591,7 @@ def ncml_fid(
     net = _feature_net(features, dls, feature_steps, seed, _device(device))
     if features is None: _step('networks trained', 'features', 1, 1)
     if not given: drawn = _each('sets drawn', loaded, lambda k,r: _draw(r, n, starts[k], steps, solver, train.y, seed, bs, sys.stdout.isatty()))
-    rows = _each('sets measured', drawn, lambda _,u: sample_quality(net, u, train.u, u_test, seed=seed), bar=True)
+    rows = _each('sets measured', drawn, lambda _,u: sample_quality(net, u, train.u, u_test, groups=min(20, len(u)) if len(u)>4 else 0, seed=seed), bar=True)
     table = quality_table(rows)
     print(table.round(4).to_string(), *{r['why']:0 for r in rows.values() if r['why']}, sep='\n')
     file.write_text(json.dumps(_told(ncml_fid, args, found, about) | dict(samples=done) | _versions() | dict(rows=rows), indent=1, allow_nan=False)+'\n')
