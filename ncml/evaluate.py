@@ -151,6 +151,7 @@ def _split_of(d):
     "Which images of what source a run's configuration `d` trained with"
     return {k:str(_place(d[k])) if k=='source' else d[k] for k in _split if k!='seed' or not _own_parts(d['source'])}
 
+# %% ../nbs/13a_evaluate.ipynb #5ef50dec
 def _of_runs(found, data, **changes):
     "What the first run on `data`, else the first of all, tells of its images, with `changes`; the defaults where no model has a run"
     every = {k:c['data'] for k,(_,c) in found.items() if c}
@@ -162,6 +163,7 @@ def _of_runs(found, data, **changes):
         if of(d)!=of(first): raise ValueError(f"targets: need runs on the same images, split by the same seed, or data that trained none of them; {k} was trained on {of(d)}, the first on {of(first)}")
     return first | {k:v for k,v in changes.items() if v is not None}
 
+# %% ../nbs/13a_evaluate.ipynb #8793d605
 def _unseen(dls, n, seed):
     "At most `n` images that trained nothing here: the test part, or where there is none all of them, with labels"
     if len(dls.loaders)>2: return _test_set(dls, n, seed)
@@ -439,7 +441,7 @@ def ncml_ood(
     data:str=None, # In-distribution images as in ncml_train, default those the first run was trained with
     n:int=None, # Images of each set, default up to 500; at most as many as there are test images
     statistic:str='log_grad_p', # Of the summary and the picture, as in ood_statistics
-    t:str='0', # Conditions, with commas between; the summary is of the first
+    t:str='0', # Conditions, with commas between, none beyond a run's largest; the summary is of the first
     size:int=None, # Resize all images to this side, default as for the run
     bits:int=None, # Bits of a level, default the model's
     kind:str=None, # What a model's number is that does not say so itself: 'exact', 'bound' or 'estimate'
