@@ -9,11 +9,14 @@ __all__ = ['trained_by', 'ncml_sanity', 'ncml_ood', 'ncml_fid']
 import inspect
 import json
 import math
+import operator
 import platform
 import shlex
 import sys
+import zipfile
 from importlib.metadata import version
-from functools import partial
+from functools import partial, wraps
+from itertools import product
 from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
@@ -26,6 +29,7 @@ from .cli import _at_least, _choice, _device, _load, _loaders, _new_file, _numbe
 from .data import _get_sets, _public, _to_nchw, photo_patches, public_images, reduce_bits, resize_images, to_unit
 from .fid import InceptionFeatures, load_features, plot_quality, quality_table, sample_quality, save_features, train_features
 from .ledger import _meaning, bpd_entry, kinds, quote
+from .likelihood import check_log_prob
 from .metrics import statistics
 from .ood import _model, constant_images, ood_report, plot_ood, uniform_images
 from .run import Run
@@ -33,6 +37,24 @@ from .sanity import _name, delta_log_prob, flip_bit, mean_perturbation, plot_del
 from .sde import get_sde
 from .solvers import solvers
 from .two_part import sample_ncml
+
+# %% ../nbs/13a_evaluate.ipynb #307c46bb
+def _naming(name, model):
+    "`model`, whose errors begin with `name`; an object that takes no attribute as it is"
+    def named(k, f):
+        @wraps(f)
+        def _f(x, *args):
+            try: return check_log_prob(f(x, *args), x) if k=='log_prob' else f(x, *args)
+            except ValueError as e: raise ValueError(f"{name}: {e}") from e
+            except Exception as e: raise ValueError(f"{name}: {k} failed: {type(e).__name__}: {e}") from e
+        _f.plain = f
+        return _f
+    for k in ('log_prob','score'):
+        f = getattr(model, k, None)
+        try:
+            if f is not None: setattr(model, k, named(k, getattr(f, 'plain', f))) # once, if the factory gives it twice
+        except AttributeError: pass
+    return model
 
 # %% ../nbs/13a_evaluate.ipynb #0c3e498d
 def _names(targets):
@@ -52,7 +74,7 @@ def _named(targets, device):
     found = {}
     for k,o in _names(targets).items():
         run = _load(o, device) if Path(o).is_dir() else None
-        found[k] = (run.model,run.config) if run else (_model(_target(o)[0]),None)
+        found[k] = (run.model,run.config) if run else (_naming(k, _model(_target(o)[0])),None)
         if isinstance(found[k][0], nn.Module): found[k][0].to(_device(device))
     return found
 
@@ -83,9 +105,9 @@ def _check_source(name, source, more=()):
     if source not in known and not path.is_dir() and not (path.suffix=='.npz' and path.is_file()):
         raise ValueError(f"{name}: need one of {known}, a folder of images or an .npz file that exists, got {source!r}")
 
-def _asked(targets, data, size, bits, device, kind=None):
+def _asked(targets, data, size, bits, seed, device, kind=None):
     "What all commands are asked, refused where it can be without loading anything; the targets as `_names` gives them"
-    _at_least(size=(size, 1), bits=(bits, 1))
+    _at_least(size=(size, 1), bits=(bits, 1), seed=(seed, 0))
     if bits is not None and bits>16: raise ValueError(f"bits: need 1 to 16, got {bits}")
     _device(device)
     if kind is not None: _choice('kind', kind, dict.fromkeys(kinds))
@@ -108,15 +130,40 @@ def _each(what, items, f, bar=False):
 # %% ../nbs/13a_evaluate.ipynb #c01ef084
 _split = ('source','seed','size','channels','n_bits')
 
+def _place(source):
+    "A source by its name, or where its file or folder lies, however it was written"
+    return source if source in ('digits','photos',*_public) else Path(source).resolve()
+
+def _same(trained, source):
+    "Did a run train on `source`? A file or folder that is gone may be one of its name"
+    a,b = _place(trained),_place(source)
+    return a==b or isinstance(a, Path) and isinstance(b, Path) and a.name==b.name and not a.exists()
+
+def _own_parts(source):
+    "Has `source` parts of its own, so that no seed decides which images train?"
+    path = Path(source)
+    if source in _public: return True
+    if path.is_dir(): return (path/'train').is_dir() and any((path/o).is_dir() for o in ('val','valid','test'))
+    if path.suffix!='.npz' or not zipfile.is_zipfile(path): return False
+    with zipfile.ZipFile(path) as f: return bool({'x_test.npy','x_valid.npy','x_val.npy'} & {*f.namelist()})
+
+def _split_of(d):
+    "Which images of what source a run's configuration `d` trained with"
+    return {k:str(_place(d[k])) if k=='source' else d[k] for k in _split if k!='seed' or not _own_parts(d['source'])}
+
+# %% ../nbs/13a_evaluate.ipynb #5ef50dec
 def _of_runs(found, data, **changes):
-    "What the first run's configuration tells of its images, with `changes`; the defaults where no model has a run"
-    runs = {k:c['data'] for k,(_,c) in found.items() if c}
-    if not runs and data is None: raise ValueError(f"data: need images to test with, {', '.join(found)} tells of none")
-    first = next(iter(runs.values()), dict(source=None, size=None, channels=None, seed=0, root='data'))
-    for k,d in runs.items() if data is None else ():
-        if any(d[o]!=first[o] for o in _split): raise ValueError(f"targets: need runs on the same images, split by the same seed, or data; {k} was trained on {({o:d[o] for o in _split})}, the first on {({o:first[o] for o in _split})}")
+    "What the first run on `data`, else the first of all, tells of its images, with `changes`; the defaults where no model has a run"
+    every = {k:c['data'] for k,(_,c) in found.items() if c}
+    if not every and data is None: raise ValueError(f"data: need images to test with, {', '.join(found)} tells of none")
+    runs = {k:d for k,d in every.items() if data is None or _same(d['source'], data)}
+    first = next(iter((runs or every).values()), dict(source=None, size=None, channels=None, seed=0, root='data'))
+    def of(d): return _split_of(d if data is None else d | dict(source=data))
+    for k,d in runs.items():
+        if of(d)!=of(first): raise ValueError(f"targets: need runs on the same images, split by the same seed, or data that trained none of them; {k} was trained on {of(d)}, the first on {of(first)}")
     return first | {k:v for k,v in changes.items() if v is not None}
 
+# %% ../nbs/13a_evaluate.ipynb #8793d605
 def _unseen(dls, n, seed):
     "At most `n` images that trained nothing here: the test part, or where there is none all of them, with labels"
     if len(dls.loaders)>2: return _test_set(dls, n, seed)
@@ -125,17 +172,18 @@ def _unseen(dls, n, seed):
     i = torch.randperm(len(u), generator=torch.Generator().manual_seed(seed))[:n]
     return u[i],None if y is None else y[i],'given'
 
-def _test_images(found, data, bits, n, size=None, root=None, download=False, held_out=False):
-    "At most `n` test images `(n,c,h,w)` as levels, labels, and what a file tells of them; `held_out`: none of the training part, though it trained nothing here"
+def _test_images(found, data, bits, n, size=None, root=None, download=False, held_out=False, most=None):
+    "At most `n` test images `(n,c,h,w)` as levels, or `most` if nobody said how many, labels, and what a file tells of them; `held_out`: none of the training part, though it trained nothing here"
+    asked,n = n,most if n is None else n
     d = _of_runs(found, data, size=size, root=root)
     dls = _loaders(d, data, bits, download=download)
-    u,y,which = _test_set(dls, n, d['seed']) if held_out or data in (None, *(c['data']['source'] for _,c in found.values() if c)) else _unseen(dls, n, d['seed'])
+    u,y,which = _test_set(dls, n, d['seed']) if held_out or data is None or any(c and _same(c['data']['source'], data) for _,c in found.values()) else _unseen(dls, n, d['seed'])
     bits = dls.train_ds.n_bits
     for k,(m,c) in found.items():
         if getattr(m, 'n_channels', u.shape[1])!=u.shape[1]: raise ValueError(f"data: need images of {m.n_channels} channels for {k}, got shape {tuple(u.shape[1:])}")
         if getattr(m, 'n_classes', 0) and c and [str(o) for o in dls.train_ds.classes or []]!=c['data']['classes']:
             raise ValueError(f"data: need the classes that {k} was trained with, {c['data']['classes']}, got {dls.train_ds.classes}")
-    print(f"{len(u)} {which} images of shape {tuple(u.shape[1:])}, {bits} bits{f'; these are all, {n} were asked for' if n is not None and len(u)<n else ''}", flush=True)
+    print(f"{len(u)} {which} images of shape {tuple(u.shape[1:])}, {bits} bits{f'; these are all, {asked} were asked for' if asked is not None and len(u)<asked else ''}", flush=True)
     return u,y,dict(source=_bare(data or d['source']), part=which, n=len(u), shape=list(u.shape[1:]), n_bits=bits, size=d['size'], channels=d['channels'], seed=d['seed'])
 
 # %% ../nbs/13a_evaluate.ipynb #c2f2e3be
@@ -180,6 +228,13 @@ def _save_picture(fig, path):
     fig.savefig(path, bbox_inches='tight')
     plt.close(fig)
 
+# %% ../nbs/13a_evaluate.ipynb #bbb888cc
+def _start(name, config, t):
+    "Where a run's images are drawn: at `t`, or at its largest noise"
+    t_max = config['noise']['t_max'] if config['noise']['p_clean']<1 else 0.
+    if t is not None and not 0<=t<=t_max: raise ValueError(f"t: need a time from 0 to {t_max:g}, the largest that {name} was trained for, got {t}")
+    return t_max if t is None else t
+
 # %% ../nbs/13a_evaluate.ipynb #ab0ac2be
 def _perturbing(perturb, n_bits=16):
     "The perturbations that `--perturb` names"
@@ -221,7 +276,7 @@ def _plot_sanity(table):
 def ncml_sanity(
     targets:str, # Run folders or module:factory, with commas between
     data:str=None, # Images as in ncml_train, default those the first run was trained with
-    n_test:int=1000, # Test images
+    n_test:int=None, # Test images, default all up to 1000
     pis:str='0,0.5,1', # Probabilities of a perturbation
     perturb:str='both', # 'lsb_flip', 'plus_minus_one', 'both', 'bit=3' for that bit (0 is the lowest), or 'bits' for each in turn
     curve:int=0, # Also Δlog p(t) of each run at so many times from 0 to its largest, by the first perturbation, with a picture OUT-curve.png
@@ -237,7 +292,7 @@ def ncml_sanity(
     args = dict(locals())
     _at_least(n_test=(n_test, 1), curve=(curve, 0), bs=(bs, 1))
     if curve==1: raise ValueError('curve: need 2 times or more, got 1')
-    names,probs = _asked(targets, data, size, bits, device, kind),_numbers('pis', pis)
+    names,probs = _asked(targets, data, size, bits, seed, device, kind),_numbers('pis', pis)
     if any(not 0<=o<=1 for o in probs): raise ValueError(f"pis: need probabilities in [0, 1], got {pis!r}")
     _perturbing(perturb)
     file,picture = _new_pair(out, names, 'sanity-test')
@@ -245,7 +300,7 @@ def ncml_sanity(
     found = _say_kind(_named(targets, device), kind)
     bits = _bits(found, bits)
     kinds,runs = {_name(o):o for o in _perturbing(perturb, bits)},_noisy(found) if curve else {}
-    u,y,images = _test_images(found, data, bits, n_test, size)
+    u,y,images = _test_images(found, data, bits, n_test, size, most=1000)
     models,progress = {k:m for k,(m,_) in found.items()},sys.stdout.isatty()
     def entry(k, m): return bpd_entry(Run(m, None, found[k][1]) if found[k][1] else m, u, bits, y if getattr(m, 'n_classes', 0) else None, name=k, bs=bs, progress=progress)
     parts,more = _each('perturbations', kinds, lambda _,p: sanity_test(models, u, bits, y, probs, p, bs, seed, progress=progress)),{}
@@ -371,7 +426,7 @@ def _statistics(report, write):
 def _link_lines(link):
     "The link for the average and each set, in words where there is none"
     rows = [dict(set=k, models=o['n'], rho=round(o['rho'], 3), p=round(o['p'], 4)) | ({} if o['low'] is None else dict(interval=_ends(o['low'], o['high']))) for k,o in link.items() if o]
-    said = ['\nRank correlation rho, over models, of bits at π = 1 with AUROC (p: how many orders of the models have one as far from 0)']
+    said = ['\nRank correlation rho, over models, of bits at π = 1 with AUROC (p: share of all orders of the models that have one as far from 0)']
     if rows: said.append(pd.DataFrame(rows).fillna('').to_string(index=False))
     if any('interval' not in o for o in rows): said.append('no interval (95%) of fewer than 8 models or of a perfect order')
     if alike := [k for k,o in link.items() if not o]: said.append(f"none for {', '.join(alike)}: all models are alike there")
@@ -384,9 +439,9 @@ def ncml_ood(
     targets:str, # Run folders or module:factory, with commas between
     sets:str='constant,uniform', # Other kinds: 'constant', 'uniform', 'photos', 'mirrored', a public set, an .npz file, a folder; with commas between
     data:str=None, # In-distribution images as in ncml_train, default those the first run was trained with
-    n:int=500, # Images of each set, at most as many as there are test images
+    n:int=None, # Images of each set, default up to 500; at most as many as there are test images
     statistic:str='log_grad_p', # Of the summary and the picture, as in ood_statistics
-    t:str='0', # Conditions, with commas between; the summary is of the first
+    t:str='0', # Conditions, with commas between, none beyond a run's largest; the summary is of the first
     size:int=None, # Resize all images to this side, default as for the run
     bits:int=None, # Bits of a level, default the model's
     kind:str=None, # What a model's number is that does not say so itself: 'exact', 'bound' or 'estimate'
@@ -401,14 +456,15 @@ def ncml_ood(
     args = dict(locals())
     _at_least(n=(n, 2), bs=(bs, 1))
     _choice('statistic', statistic, dict.fromkeys(statistics))
-    names,ts = _asked(targets, data, size, bits, device, kind),_numbers('t', t)
+    names,ts = _asked(targets, data, size, bits, seed, device, kind),_numbers('t', t)
     if any(not 0<=o<math.inf for o in ts): raise ValueError(f"t: need times of at least 0, got {t!r}")
     _set_names(sets)
     file,picture = _new_pair(out, names, 'ood')
     found = _say_kind(_named(targets, device), kind)
     bits = _bits(found, bits)
-    u,_,images = _test_images(found, data, bits, n, size, root, download)
-    others,done = _other_sets(sets, u, bits, min(n, len(u)), seed, _of_runs(found, data or '', root=root)['root'], download)
+    for k,o in product([k for k,(_,c) in found.items() if c], ts): _start(k, found[k][1], o)
+    u,_,images = _test_images(found, data, bits, n, size, root, download, most=500)
+    others,done = _other_sets(sets, u, bits, len(u), seed, _of_runs(found, data, root=root)['root'], download)
     report = ood_report({k:m for k,(m,_) in found.items()}, u, others, bits, statistic, ts, seed=seed, bs=bs, keep=True,
         info=_told(ncml_ood, args, found, images) | dict(sets=done, kinds={k:getattr(m, 'kind', None) for k,(m,_) in found.items()}), progress=sys.stdout.isatty(), step=partial(_step, 'sets'))
     _save_picture(_plot_sets(report.pop('values'), statistic), picture)
@@ -418,12 +474,6 @@ def ncml_ood(
     return report
 
 # %% ../nbs/13a_evaluate.ipynb #a2c693db
-def _start(name, config, t):
-    "Where a run's images are drawn: at `t`, or at its largest noise"
-    t_max = config['noise']['t_max'] if config['noise']['p_clean']<1 else 0.
-    if t is not None and not 0<=t<=t_max: raise ValueError(f"t: need a time from 0 to {t_max:g}, the largest that {name} was trained for, got {t}")
-    return t_max if t is None else t
-
 def _draw(run, n, t, steps, solver, y, seed, bs, progress):
     "`n` images of a run, drawn at `t` and refined"
     model,sde,config = run
@@ -442,7 +492,11 @@ def _feature_net(path, dls, steps, seed, device):
     if path is None:
         if dls.train_ds.y is None: raise ValueError("features: need a file, these images have no labels to train a network with")
         return train_features(dls, steps, seed=seed)
-    return (load_features(path) if path.suffix=='.safetensors' else InceptionFeatures(path, dls.train_ds.n_bits)).to(device)
+    if path.suffix=='.pth': return InceptionFeatures(path, dls.train_ds.n_bits).to(device)
+    net,want = load_features(path).to(device),(tuple(dls.train_ds.u.shape[1:]),dls.train_ds.n_bits)
+    got = tuple(net.config['shape']),net.n_bits
+    if got!=want: raise ValueError(f"features: need a network of shape {want[0]} and {want[1]} bits as the data, got {got[0]} and {got[1]} bits")
+    return net
 
 # %% ../nbs/13a_evaluate.ipynb #b3d78731
 def _sample_names(samples):
@@ -460,9 +514,12 @@ def _load_pt(path, n_bits):
     "Levels in a file of `torch.save`, a tensor or a dictionary with `x` and perhaps `n_bits`, and their bits"
     try: o = torch.load(path, map_location='cpu', weights_only=True) # nothing in it is executed
     except Exception as e: raise ValueError(f"need a tensor of levels that torch.save wrote, got {type(e).__name__}: {str(e)[:200]}") from e
-    x,bits = (o.get('x'),int(o.get('n_bits', n_bits))) if isinstance(o, dict) else (o,n_bits)
+    x,bits = (o.get('x'),o.get('n_bits', n_bits)) if isinstance(o, dict) else (o,n_bits)
     if not isinstance(x, torch.Tensor): raise ValueError(f"need a tensor of levels, or a dictionary with one as 'x', got {type(o).__name__}")
-    return _to_nchw(x.numpy(), 'x'),bits
+    try: bits = operator.index(bits)
+    except TypeError as e: raise ValueError(f"need n_bits as a whole number, got {bits!r}") from e
+    try: return _to_nchw(x.detach().numpy(), 'x'),bits
+    except (TypeError, RuntimeError) as e: raise ValueError(f"x must be a dense tensor of integer levels, got {x.dtype}, {x.layout}") from e
 
 def _read_samples(path, n_bits):
     "Levels `(n,c,h,w)` in a file or a folder, their bits, and what was done to them"
@@ -480,6 +537,7 @@ def _given(paths, shape, n_bits, n, seed):
         try:
             u,bits,done = _read_samples(path, n_bits)
             if (tuple(u.shape[1:]),bits)!=(tuple(shape),n_bits): raise ValueError(f"need shape {tuple(shape)} and {n_bits} bits as the data, got {tuple(u.shape[1:])} and {bits} bits")
+            if len(u)<4: raise ValueError(f"need at least 4 images, got {len(u)}")
             to_unit(u, n_bits) # checks the levels
         except ValueError as e: raise ValueError(f"samples: {k}: {e}") from e
         sets[k] = u if n>=len(u) else u[torch.randperm(len(u), generator=torch.Generator().manual_seed(seed))[:n]]
@@ -513,9 +571,9 @@ def ncml_fid(
 )->pd.DataFrame: # What ncml.fid.quality_table gives
     "Distances of drawn images, or of yours, to training images, beside those of test images"
     args = dict(locals())
-    _at_least(n=(n, 2), steps=(steps, 0), bs=(bs, 1), feature_steps=(feature_steps, 1), t=(t, 0.))
+    _at_least(n=(n, 4), steps=(steps, 0), bs=(bs, 1), feature_steps=(feature_steps, 1), t=(t, 0.))
     if runs is None and None in (samples, data): raise ValueError("runs: need run folders, or samples and data, got " + ('data alone' if data else 'samples alone' if samples else 'neither'))
-    solver,names = _choice('solver', solver, solvers),_asked(runs, data, size, bits, device)
+    solver,names = _choice('solver', solver, solvers),_asked(runs, data, size, bits, seed, device)
     for o in names.values():
         if not Path(o).is_dir(): raise ValueError(f"runs: no folder {o}") # a foreign model has no sampler
     given = _sample_names(samples) if samples is not None else {}
@@ -528,15 +586,17 @@ def ncml_fid(
     u_test,_,about = _test_images(found, data, bits, n, size, root, download, held_out=True)
     dls = _loaders(_of_runs(found, data, size=size, root=root), data, bits, device=_device(device))
     train = dls.train_ds
+    for k,o in dict(test=u_test, training=train).items():
+        if len(o)<4: raise ValueError(f"data: need at least 4 {k} images, got {len(o)}") # precision has balls of 3 neighbours
     n = min(len(u_test), len(train), math.inf if n is None else n)
     drawn,done = _given(given, u_test.shape[1:], train.n_bits, n, seed)
     net = _feature_net(features, dls, feature_steps, seed, _device(device))
     if features is None: _step('networks trained', 'features', 1, 1)
     if not given: drawn = _each('sets drawn', loaded, lambda k,r: _draw(r, n, starts[k], steps, solver, train.y, seed, bs, sys.stdout.isatty()))
-    rows = _each('sets measured', drawn, lambda _,u: sample_quality(net, u, train.u, u_test, seed=seed), bar=True)
+    rows = _each('sets measured', drawn, lambda _,u: sample_quality(net, u, train.u, u_test, groups=min(20, len(u)) if len(u)>4 else 0, seed=seed), bar=True)
     table = quality_table(rows)
     print(table.round(4).to_string(), *{r['why']:0 for r in rows.values() if r['why']}, sep='\n')
-    file.write_text(json.dumps(_told(ncml_fid, args, found, about) | dict(samples=done) | _versions() | dict(rows=rows), indent=1)+'\n')
+    file.write_text(json.dumps(_told(ncml_fid, args, found, about) | dict(samples=done) | _versions() | dict(rows=rows), indent=1, allow_nan=False)+'\n')
     _save_picture(plot_quality(rows), picture)
     if features is None: save_features(weights, net)
     print(f"{file} and {picture.name}{f' and {weights.name}' if features is None else ''}")
