@@ -18,11 +18,13 @@ from importlib.metadata import version
 from functools import partial, wraps
 from itertools import product
 from pathlib import Path
+from typing import Annotated
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
-from fastcore.script import Param, call_parse, store_true
+from fastcore import script
+from fastcore.script import call_parse, store_true
 from fastprogress.fastprogress import progress_bar
 from torch import nn
 from .cli import _at_least, _choice, _device, _load, _loaders, _new_file, _numbers, _one_line, _perturbations, _show, _target, _test_set, ncml_train
@@ -194,10 +196,17 @@ def _bare(names):
         return name+eq+(Path(path).name if Path(path.strip()).is_absolute() else path)
     return ','.join(map(one, str(names).split(',')))
 
+def _optional(about):
+    "What annotates an argument without a name that may be left out, for this version of fastcore"
+    if hasattr(script, 'Param'): return script.Param(about, str, opt=False, nargs='?')
+    return Annotated[str, about, dict(opt=False, nargs='?')]
+
+_runs = _optional('Run folders on the same images, with commas between; none for samples with data')
+
 def _command(f, args):
     "The command line of these arguments"
     params = inspect.signature(f).parameters
-    default = {k:inspect.Parameter.empty if isinstance(p.annotation, Param) else p.default for k,p in params.items()} # what has none is given without its name
+    default = {k:inspect.Parameter.empty if p.annotation is _runs else p.default for k,p in params.items()} # what has none is given without its name
     said = {k:_bare(v) if isinstance(v, (str,Path)) else v for k,v in args.items()}
     return shlex.join([f.__name__, *(w for k,v in said.items() if v not in (default[k], params[k].default) for w in ([str(v)] if default[k] is inspect.Parameter.empty else [f'--{k}'] if v is True else [f'--{k}', str(v)]))])
 
@@ -323,11 +332,12 @@ def _brief(table):
 # %% ../nbs/13a_evaluate.ipynb #dca2e3e1
 _generated = ('constant','uniform','photos','mirrored')
 
-def _read(source, shape, seed, root, download):
+def _read(source, shape, bits, seed, root, download):
     "All images of a set that is not generated as levels, their bits, and what was done to them"
     if source in _public: return public_images(source, root, 'test', download)[0],8,['test part']
     folder = Path(source).is_dir()
-    sets,bits,_ = _get_sets(source, None, *((shape[1:],shape[0]) if folder else (None,None)), root, download, seed)
+    npz = Path(source).suffix=='.npz' # one that does not tell its bits is refused where it seems to have those of the model
+    sets,bits,_ = _get_sets(source, bits if npz else None, *((shape[1:],shape[0]) if folder else (None,None)), root, download, seed)
     u = sets['test'][0] if 'test' in sets else torch.cat([o for o,_ in sets.values()])
     done = [f'files read in {shape[0]} channels, resized to cover {shape[1]}×{shape[2]} and cropped where they had another size'] if folder else []
     return u,bits,[f"{'test part' if 'test' in sets else 'all parts'}", *done]
@@ -347,7 +357,7 @@ def _one_set(source, u, bits, n, seed, root, download):
     if source=='photos':
         side = max(shape[1:])
         v,own,done = photo_patches(side, n, seed=seed)[...,:shape[1],:shape[2]],8,[f'photo_patches({side})']
-    else: v,own,done = _read(source, shape, seed, root, download)
+    else: v,own,done = _read(source, shape, bits, seed, root, download)
     if len(v)>n: v = v[torch.randperm(len(v), generator=torch.Generator().manual_seed(seed))[:n]]
     v,more = _brought(v, shape, bits, own)
     return v,done+more
@@ -551,7 +561,7 @@ def _given(paths, shape, n_bits, n, seed):
 @call_parse
 @_one_line
 def ncml_fid(
-    runs:Param("Run folders on the same images, with commas between; none for samples with data", str, opt=False, nargs='?')=None,
+    runs:_runs=None,
     n:int=None, # Images of each to draw and to compare, default and at most as many as there are test images
     samples:str=None, # Images to measure instead of drawing some: .npz or .pt files of levels, or folders of images, with commas between, NAME= before one calls it so
     features:str=None, # Feature network: .safetensors of an earlier one or Inception's .pth; default trains one
@@ -592,6 +602,7 @@ def ncml_fid(
     drawn,done = _given(given, u_test.shape[1:], train.n_bits, n, seed)
     net = _feature_net(features, dls, feature_steps, seed, _device(device))
     if features is None: _step('networks trained', 'features', 1, 1)
+    if given and names: print(f"{', '.join(names)}: tells which images; nothing is drawn where samples are given", flush=True)
     if not given: drawn = _each('sets drawn', loaded, lambda k,r: _draw(r, n, starts[k], steps, solver, train.y, seed, bs, sys.stdout.isatty()))
     rows = _each('sets measured', drawn, lambda _,u: sample_quality(net, u, train.u, u_test, groups=min(20, len(u)) if len(u)>4 else 0, seed=seed), bar=True)
     table = quality_table(rows)

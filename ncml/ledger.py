@@ -55,6 +55,14 @@ def _clean_only(model):
     if _is_run(model): return model.config.get('noise', {}).get('p_clean')==1
     return getattr(getattr(model, 'mu', None), 'p_clean', None)==1 if hasattr(model, 'dls') else False
 
+def _noise_told(model, density, t, sde):
+    "What is odd about noise and time in an entry at t > 0"
+    trained,odd = getattr(model, 'sde', None),{}
+    if t>0 and sde is None: odd['noise_missing'] = 'images are scored under t as they are'
+    if t>0 and getattr(density, 'with_t', True) is False: odd['time_unknown'] = 'the function takes no time'
+    if sde is not None and isinstance(trained, SDE) and trained!=sde: odd['trained_with'] = repr(trained)
+    return odd
+
 def _kind(model, kind):
     "What `log_prob` is: what the caller and the model say, which must agree"
     own = getattr(model, 'kind', None)
@@ -101,10 +109,10 @@ def bpd_entry(
     "Bits per dimension of images, and what the number means"
     if not 0<level<1: raise ValueError(f"level: need a share in (0, 1), got {level}")
     t,sde = float(t),sde and get_sde(sde)
-    if t>0 and sde is None: told = dict(told, noise_missing='images are scored under t as they are')
+    if t==0: sde = None # nothing is noised
     weights,run = weights or _weights(model) or 'not stated',model if _is_run(model) else None
     density = as_density(run.model if run else model)
-    n_bits,kind = data_bits(density, u, n_bits),_kind(density, kind)
+    n_bits,kind,told = data_bits(density, u, n_bits),_kind(density, kind),_noise_told(model, density, t, sde) | told
     with torch.no_grad(), evaluating(density, seed): b,digests,shape,repeats = _measure(density, u, n_bits, y, t, sde, bs, seed, progress, kind)
     if kind=='exact' and not repeats: raise ValueError("kind: need 'bound' or 'estimate' of a model that draws random numbers; this one gave the first images other bits when asked again, and 'exact' was said")
     mean,*errors = mean_interval(b, level)
