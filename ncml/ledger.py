@@ -139,12 +139,17 @@ def differs(
 
 def _short(v): return f'{v:.4g}' if isinstance(v, float) else v
 
+def _check_entry(o):
+    if not isinstance(o, dict) or not {'bpd','kind','told'}<=o.keys(): raise ValueError(f"entry: need what bpd_entry gives, got {type(o).__name__}")
+    return o
+
 def ledger(
     entries:list # of `bpd_entry`
 )->pd.DataFrame: # a row for each, with `not_comparable`: what differs from the first
     "What several numbers of bits mean, side by side"
     if isinstance(entries, dict): raise ValueError("entries: need a list of entries, got one")
     if not entries: raise ValueError("entries: need at least one, got none")
+    for o in entries: _check_entry(o)
     columns = ('model','bpd','stderr','kind','n_bits','offset','n','images','t','noise','levels','seed','labels','weights')
     def told(o): return ', '.join(f'{k}={_short(v)}' for k,v in o['told'].items())
     return pd.DataFrame([{k:o[k] for k in columns} | dict(told=told(o), not_comparable=', '.join(differs(entries[0], o))) for o in entries])
@@ -155,7 +160,7 @@ def quote(
     entry:dict # of `bpd_entry`
 )->str:
     "An entry as a sentence"
-    o = entry
+    o = _check_entry(entry)
     digits = 4 if not o['stderr'] else min(max(1-math.floor(math.log10(o['stderr'])), 0), 8)
     error = '' if o['stderr'] is None else f" ± {o['stderr']:.{digits}f} (standard error)"
     noise = '' if o['noise'] is None else f", images noised by {o['noise']} to {o['levels']:.3g} levels"

@@ -28,7 +28,7 @@ def check_log_prob(
 )->Tensor: # (n,), `lp` itself
     "Refuse a `lp` that is not one number per image of `x`"
     if not isinstance(lp, Tensor) or lp.shape!=x.shape[:1]:
-        raise ValueError(f"log_prob: need one value per image, shape ({len(x)},), got {tuple(lp.shape) if isinstance(lp, Tensor) else type(lp)}")
+        raise ValueError(f"log_prob: need one value per image, shape ({len(x)},), got {tuple(lp.shape) if isinstance(lp, Tensor) else type(lp)}{'; that is a distribution: bring its log_prob' if hasattr(lp, 'log_prob') else ''}")
     return lp
 
 def bpd(
@@ -38,7 +38,8 @@ def bpd(
     y:Tensor|None=None, # (n,) classes
 )->Tensor: # (n,), bits per dimension
     "Negative log likelihood of `x` under condition `t` in bits per dimension"
-    return -check_log_prob(model.log_prob(x, as_time(t, x), y), x)/(x[0].numel()*math.log(2))
+    lp = check_log_prob(model.log_prob(x, as_time(t, x), y), x)
+    return -lp.to(torch.promote_types(lp.dtype, torch.float32))/(x[0].numel()*math.log(2))
 
 # %% ../nbs/05_likelihood.ipynb #e4a8db05
 @contextmanager

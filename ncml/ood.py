@@ -303,12 +303,14 @@ def plot_ood(
 )->plt.Axes: # what was drawn on
     "Histograms of one statistic for all sets, with each AUROC in the legend"
     if not isinstance(stats_out, dict): raise ValueError(f"stats_out: need {{name of set: table}}, got {type(stats_out).__name__}")
+    for o in (stats_in, *stats_out.values()):
+        if not isinstance(o, pd.DataFrame): raise ValueError(f"stats_in, stats_out: need tables of ood_statistics, got {type(o).__name__}")
     tables = {'in-distribution': stats_in, **stats_out}
     if len(tables)<2: raise ValueError("stats_out: need at least one set named other than 'in-distribution'")
     for name,o in tables.items():
         if statistic not in o: raise ValueError(f"statistic: need a column of all tables, got {statistic!r}; {name!r} has {list(o)}")
         if len(_at_t(o))!=1: raise ValueError(f"stats_in, stats_out: need one condition t, {name!r} has {len(_at_t(o))}")
-    if ax is None: _,ax = plt.subplots(figsize=(4.5,3), dpi=80)
+    if ax is None: _,ax = plt.subplots(figsize=(4.5,3), dpi=80, layout='constrained') # a legend below is not cut off
     values = {name: o[statistic].to_numpy() for name,o in tables.items()}
     low,high = _reach(values['in-distribution'], np.concatenate([*values.values()]))
     colours = plt.get_cmap('tab10' if len(values)<=10 else 'tab20').colors # the same colour twice from 21 on
@@ -408,7 +410,7 @@ def _as_levels(u, n_bits):
     return to_levels(to_unit(u, n_bits), n_bits)
 
 def ood_report(
-    models:dict, # `{name: model}`, what `ood_statistics` takes
+    models, # `{name: model}`, what `ood_statistics` takes, or a single model
     u:Tensor, # in-distribution levels `(n,c,h,w)`
     sets:dict, # `{name: levels}` of other kinds
     n_bits:int, # bits of the images
@@ -422,6 +424,8 @@ def ood_report(
     **kwargs # `bs` and `progress` of `ood_statistics`
 )->dict: # JSON-able: `summary` (Table 4), `link` over models, `paired` differences to the first model, `tables`, and how it was made
     "AUROC of several models on several sets beside their bits per dimension at π = 0 and 1"
+    if not isinstance(models, dict): models = dict(model=models)
+    if not isinstance(sets, dict): raise ValueError(f"sets: need {{name: levels}}, got {type(sets).__name__}")
     if clash := {'model','bpd_0','bpd_1','average'} & set(sets): raise ValueError(f"sets: need names other than those of the summary's columns, got {sorted(clash)}")
     if not models or not sets: raise ValueError(f"models, sets: need at least one of each, got {list(models)} and {list(sets)}")
     u,ts,boot = _as_levels(u, n_bits),_times(t),dict(n_boot=n_boot, seed=seed)

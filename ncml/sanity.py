@@ -165,9 +165,11 @@ def plot_sanity(
 
 # %% ../nbs/10_sanity.ipynb #938c60b7
 def sanity_summary(
-    table:pd.DataFrame # of `sanity_test`, or several of them concatenated
+    table:pd.DataFrame|dict # of `sanity_test`, or several of them: concatenated, or `{name: table}`
 )->pd.DataFrame: # a row for each model (and perturbation): `n`, `bpd` and `stderr` at π = 0, and for each other π the paired difference `diff_π` and `diff_π_stderr`
     "Results of the sanity test, one row for each model"
+    if isinstance(table, dict): table = pd.concat([o.assign(model=k) for k,o in table.items()])
+    if not isinstance(table, pd.DataFrame): raise ValueError(f"table: need what sanity_test gives, got {type(table).__name__}")
     keys,rows = ['model','perturbation'] if 'model' in table else ['perturbation'],[]
     if not len(table) or not {'perturbation','pi','bpd','diff'}<=set(table): raise ValueError("table: need rows of sanity_test, got none")
     for k,o in table.groupby(keys, sort=False):
