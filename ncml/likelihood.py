@@ -143,7 +143,7 @@ def _one_batch(b, y, n_bits):
 # %% ../nbs/05_likelihood.ipynb #d92449a4
 def _check_axes(x):
     "Warn of images whose last axis looks like channels"
-    if x.ndim==4 and x.shape[3] in (1,3,4) and x.shape[1] not in (1,3,4):
+    if x.ndim==4 and x.shape[3] in (1,3,4) and min(x.shape[1:3])>4:
         warnings.warn(f"u: need (n,c,h,w), got {tuple(x.shape)}; if that is (n,h,w,c), bring u.permute(0, 3, 1, 2)", stacklevel=3)
 
 def image_batches(
@@ -201,7 +201,7 @@ def mean_interval(
 )->tuple: # mean, standard error, low, high; `nan` where n = 1
     "Mean of independent values, its standard error, and Student's interval"
     if not 0<level<1: raise ValueError(f"level: need a share in (0, 1), got {level}")
-    v = np.asarray(v, dtype=float)
+    v = np.asarray(v.detach().cpu().double() if isinstance(v, Tensor) else v, dtype=float)
     if v.ndim!=1 or not len(v): raise ValueError(f"v: need (n,) values, at least one, got {v.shape}")
     stderr = v.std(ddof=1)/len(v)**.5 if len(v)>1 else math.nan
     half = stats.t.ppf((1+level)/2, len(v)-1)*stderr if len(v)>1 else math.nan
