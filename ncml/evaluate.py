@@ -96,7 +96,7 @@ def _bits(found, bits):
     "The bits that all models agree on"
     own = {k:m.n_bits for k,(m,_) in found.items() if getattr(m, 'n_bits', None) is not None}
     bits = next(iter(own.values()), None) if bits is None else bits
-    if bits is None: raise ValueError(f"bits: need the bits of a level, {', '.join(found)} does not tell")
+    if bits is None: raise ValueError(f"bits: need the bits of a level, {', '.join(found)} does not tell; --bits does")
     if set(own.values())-{bits}: raise ValueError(f"bits: need models of the same bits, {bits}, got {own}")
     return bits
 

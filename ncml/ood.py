@@ -353,7 +353,7 @@ def robustness_link(
     low,high = (None,None) if n<8 or abs(rho)>1-1e-9 else map(float, _interval(rho, n, level))
     return dict(n=n, rho=rho, p=(as_large+drawn)/(len(orders)+drawn), low=low, high=high)
 
-# %% ../nbs/11_ood.ipynb #375ac732
+# %% ../nbs/11_ood.ipynb #e936f51e
 def _told(model):
     "Kind and configuration of a model, of a Learner those of its density"
     own = _model(model)
@@ -367,6 +367,7 @@ def _made_with(model):
     threads = f', {torch.get_num_threads()} thread{"s"*(torch.get_num_threads()>1)}' if device=='cpu' else ''
     return dict(versions={k:version(k) for k in ('ncml','torch','numpy','scikit-learn','pillow')} | dict(python=platform.python_version()), device=device+threads)
 
+# %% ../nbs/11_ood.ipynb #00c15374
 _needs = dict(log_p={'lp'}, log_grad_norm={'norm'}, log_grad_p={'lp','norm'}, grad_sum={'norm'}, minus_png=set(), png_gain={'lp'})
 
 def _check_gives(name, model, u, n_bits, statistic, t):
@@ -379,6 +380,7 @@ def _check_gives(name, model, u, n_bits, statistic, t):
     gives = [k for k,o in _needs.items() if o<=measured.keys()]
     if statistic not in gives: raise ValueError(f"statistic: need one that every model gives, got {statistic!r} for {name!r}, which gives {gives}")
 
+# %% ../nbs/11_ood.ipynb #e7386a5a
 def _mean_bits(o, n_dims, model):
     "Mean bits per dimension of a table of statistics; refused where they are below 0"
     b = torch.as_tensor(-o.log_p.to_numpy()/(n_dims*math.log(2)))
@@ -403,6 +405,7 @@ def _links(summary, sets, seed):
     if len(o)<4: return None
     return {k:robustness_link(o, k, seed=seed) if min(o.bpd_1.nunique(), o[k].nunique())>1 else None for k in ('average',*sets)}
 
+# %% ../nbs/11_ood.ipynb #ddbf9d10
 def _as_levels(u, n_bits):
     "`u`, a tensor or an array of integers, as int64 levels"
     if not isinstance(u, (Tensor,np.ndarray)): raise ValueError(f"u: need levels (n,c,h,w) as a tensor or an array, got {type(u).__name__}")
