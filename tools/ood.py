@@ -6,10 +6,11 @@ import sys
 from pathlib import Path
 import torch
 from fastcore.script import call_parse
-from ncml.data import digits, photo_patches, reduce_bits
-from ncml.evaluate import trained_by
+from ncml.commands.evaluate import trained_by
+from ncml.data.levels import reduce_bits
+from ncml.data.loaders import digits, photo_patches
+from ncml.learner import load_run
 from ncml.ood import constant_images, ood_report, uniform_images
-from ncml.run import load_run
 
 n_bits,shape = 4,(1,8,8)
 
@@ -26,7 +27,7 @@ def main(
     names,data = names.split(','),digits()
     loaded = {o:load_run(runs/o) for o in names}
     for o,run in loaded.items():
-        if run.config['data']['source']!='digits' or run.config['data']['seed']!=0: raise ValueError(f"names: need runs on the digits with their split of seed 0, got {o}")
+        if run.config['data']['source']!='digits' or run.config['data']['seed']!=0: raise SystemExit(f"names: need runs on the digits with their split of seed 0, got {o}")
     u,models = data['test'][0],{k:o.model for k,o in loaded.items()}
     photos = reduce_bits(photo_patches(8, n, seed=seed).float().mean(1, keepdim=True).round().byte(), n_bits)
     sets = dict(constant=constant_images(n, shape, n_bits, seed), uniform=uniform_images(n, shape, n_bits, seed), photos=photos, mirrored=u.flip(-1))
@@ -39,7 +40,7 @@ def main(
         runs={k:{c:o.config[c] for c in ('weights_sha256','sde','noise','data')} | dict(
             command=trained_by(o.config), seconds=o.config['training']['seconds'], versions=o.config['training']['versions'] | {c:o.config[c] for c in ('ncml','torch')},
             sanity=[s for s in json.loads((runs/k/'sanity.json').read_text()) if s['perturbation']=='lsb_flip']) for k,o in loaded.items()},
-        sets=dict(digits='test images of ncml.data.digits()', constant='constant_images', uniform='uniform_images', photos="photo_patches(8), mean of the colours, reduced to 4 bits",
+        sets=dict(digits='test images of ncml.data.loaders.digits()', constant='constant_images', uniform='uniform_images', photos="photo_patches(8), mean of the colours, reduced to 4 bits",
                   mirrored='the test digits, left and right swapped', unseen='validation digits, of the same kind: a control'),
         kinds=ood_report(models, u, sets, **shared),
         control=ood_report(models, u, dict(unseen=data['valid'][0]), **shared),

@@ -13,13 +13,11 @@ from fastcore.script import call_parse
 from fastai.callback.schedule import fit_one_cycle # noqa: F401 (it patches Learner)
 from fastai.callback.training import GradientClip
 from fastai.torch_core import set_seed
-from ncml.data import from_batch, get_dls, level_width
-from ncml.layers import NoiseEmbedding
+from ncml.data.loaders import get_dls
 from ncml.learner import ncml_learner
-from ncml.likelihood import bpd, evaluating
-from ncml.ncpn import NCPN, data_init
-from ncml.refine import draw_noise, image_generators
-from ncml.sde import get_sde
+from ncml.loss import bpd, evaluating, from_batch
+from ncml.ncpn import NCPN, NoiseEmbedding, data_init
+from ncml.sde import draw_noise, get_sde, image_generators, level_width
 
 levels,sde,n_bits = 1.5,get_sde('vp'),4
 t_max = sde.t_at_levels(levels, n_bits)
@@ -35,7 +33,7 @@ class LogNoise(NoiseEmbedding):
         f = lambda t: torch.log1p((sde.std(t)/tiny)**2)
         return f(t)/f(torch.full_like(t, self.t_max))
 
-class Untold(NoiseEmbedding):
+class Unconditioned(NoiseEmbedding):
     "Only whether t = 0"
     def position(self, t): return torch.zeros_like(t)
 
@@ -57,7 +55,7 @@ variants = {
     'ncml, no attention': dict(arch=dict(n_heads=0)),
     'ncml, raw t':      dict(emb=RawTime),
     'ncml, log noise':  dict(emb=LogNoise),
-    'ncml, untold':     dict(emb=Untold),
+    'ncml, untold':     dict(emb=Unconditioned),
 }
 
 @call_parse
@@ -73,10 +71,10 @@ def main(
     torch.set_num_threads(1)
     dls = get_dls('digits', bs=64)
     set_seed(seed)
-    model = NCPN(1, n_bits, **{**dict(n_filters=32, n_blocks=1, n_mix=5, n_heads=4, dropout=dropout, t_max=t_max, recompute='nothing'), **v.get('arch', {})})
+    model = NCPN(1, n_bits, **{**dict(n_filters=32, n_blocks=1, n_mix=5, n_heads=4, dropout=dropout, t_max=t_max), **v.get('arch', {})})
     if 'emb' in v: model.emb.__class__ = v['emb']
     learn = ncml_learner(dls, model, sde, t_max=t_max, p_clean=v.get('p_clean', 0.1), ema=0.99)
-    x,t = from_batch(dls.one_batch()[0], n_bits),learn.mu.sample(64)
+    x,t = from_batch(dls.one_batch()[0], n_bits),learn.noise_dist.sample(64)
     v.get('init', partial(data_init, marginal=False))(model, sde.perturb(x, t), t)
     learn.model.average.load_state_dict(model.state_dict())
     start = time.process_time()
