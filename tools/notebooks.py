@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Check what is stored in the notebooks: results from a run without errors, and a place for each in the sidebar."""
-import json, re
+import json
+import re
 from pathlib import Path
 
 nbs = Path(__file__).resolve().parent.parent/'nbs'
@@ -11,18 +12,18 @@ def problems(fn):
     "What is wrong with the stored outputs of notebook `fn`"
     cells = [c for c in json.loads(fn.read_text(encoding='utf-8'))['cells'] if c['cell_type'] == 'code']
     outs = [o for c in cells for o in c['outputs']]
-    size = sum(len(json.dumps(o)) for o in outs)
-    if size > aim: print(f'hint: {fn.name} stores {size//1000} kB of outputs, the aim is {aim//1000}')
-    if cells and not outs: yield f'{fn.name}: no stored outputs. Run it from the top and save it'
-    if any(o['output_type'] == 'error' for o in outs): yield f'{fn.name}: a stored output is an error'
-    if any(o.get('name') == 'stderr' for o in outs): print(f'hint: {fn.name} stores text written to stderr')
+    size,name = sum(len(json.dumps(o)) for o in outs),fn.relative_to(nbs).as_posix()
+    if size > aim: print(f'hint: {name} stores {size//1000} kB of outputs, the aim is {aim//1000}')
+    if cells and not outs: yield f'{name}: no stored outputs. Run it from the top and save it'
+    if any(o['output_type'] == 'error' for o in outs): yield f'{name}: a stored output is an error'
+    if any(o.get('name') == 'stderr' for o in outs): print(f'hint: {name} stores text written to stderr')
 
 def main():
     "Print what is wrong and exit with 1, or print how many notebooks were read"
-    fns = sorted(nbs.glob('*.ipynb'))
+    fns = [fn for fn in sorted(nbs.rglob('*.ipynb')) if '.ipynb_checkpoints' not in fn.parts]
     bad = [p for fn in fns for p in problems(fn)] or ([] if fns else ['there are no notebooks'])
-    listed = set(re.findall(r'[\w.]+\.ipynb', (nbs/'sidebar.yml').read_text(encoding='utf-8')))
-    bad += [f'nbs/sidebar.yml and nbs/ disagree about {o}' for o in sorted(listed ^ {fn.name for fn in fns})]
+    listed = set(re.findall(r'[\w./]+\.ipynb', (nbs/'sidebar.yml').read_text(encoding='utf-8')))
+    bad += [f'nbs/sidebar.yml and nbs/ disagree about {o}' for o in sorted(listed ^ {fn.relative_to(nbs).as_posix() for fn in fns})]
     if bad: raise SystemExit('\n'.join(bad))
     print(len(fns), 'notebooks')
 

@@ -4,7 +4,9 @@
 Markdown cells are copied. Code cells become fenced blocks followed by their stored text output; `hide`, `export` and
 `include: false` drop a cell, `echo: false` its code, `output: false` its output. Relative links are made to point into
 `nbs/`, so that a picture in `nbs/images/` shows both on the site and in the README."""
-import json, re, sys
+import json
+import re
+import sys
 from pathlib import Path
 
 root = Path(__file__).resolve().parent.parent
