@@ -13,7 +13,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
-from fastcore.basics import listify
 from PIL import Image
 from scipy import stats
 from sklearn.metrics import average_precision_score, roc_auc_score
@@ -113,7 +112,7 @@ def ood_statistics(
     bs:int=64, progress:bool=False # batch size, where `u` is a tensor; show a bar?
 )->pd.DataFrame: # a row for each image (and t): `t` and the `statistics` that the model allows
     "Statistics of each image, higher for in-distribution"
-    model,parts = _model(model),{float(o):[] for o in listify(t)}
+    model,parts = _model(model),{float(o):[] for o in np.ravel(t).tolist()}
     if n_bits is not None: data_bits(model, u, n_bits)
     with evaluating(model):
         for x,yb in image_batches(model, u, n_bits, y, bs, progress):
@@ -273,13 +272,13 @@ def ood_report(
     t=0., # time, or several; summary and pairs are those of the first
     n_boot:int=1000, seed:int=0, # of the bootstrap
     info:dict|None=None, # anything else worth keeping, JSON-able
-    keep:bool=False, # also `values`, the statistic of each image as `{model: {set: list}}`?
+    keep:bool=False, # also `values` as `{model: {set: list}}`?
     **kwargs # `bs` and `progress` of `ood_statistics`
 )->dict: # JSON-able: `summary` (Table 4), `link` over models, `paired` differences to the first model, `tables`
     "AUROC of several models on several sets beside their bits per dimension at π = 0 and 1"
     models = {k:_model(m) for k,m in (models if isinstance(models, dict) else dict(model=models)).items()}
     images = {k:as_levels(o, n_bits) for k,o in {'in-distribution': u, **sets}.items()}
-    ts,boot,u = [float(o) for o in listify(t)],dict(n_boot=n_boot, seed=seed),images['in-distribution']
+    ts,boot,u = [float(o) for o in np.ravel(t)],dict(n_boot=n_boot, seed=seed),images['in-distribution']
     if {o.shape[1:] for o in images.values()}!={u.shape[1:]}:
         raise ValueError(f"sets: need shape {tuple(u.shape[1:])}, got {[tuple(o.shape) for o in images.values()]}")
     for k,m in models.items():

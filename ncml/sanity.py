@@ -95,7 +95,7 @@ def sanity_values(
     "Bits per dimension of every image and of its perturbed versions"
     if isinstance(model, dict): return _side_by_side(model, u, n_bits, y, pis, perturb, bs, seed, progress)
     model,names = as_density(model),{perturbation_name(f):f for f in listify(perturb)}
-    n_bits,pis = data_bits(model, u, n_bits),sorted({0., *listify(pis)})
+    n_bits,pis = data_bits(model, u, n_bits),sorted({0., *np.ravel(pis).tolist()})
     cases = {(name,pi):f for name,f in names.items() for pi in pis if pi}
     b = _measure(model, image_batches(model, u, n_bits, y, bs, progress), n_bits, cases, seed=seed)
     columns = pd.MultiIndex.from_product([names, pis], names=['perturbation','pi'])
@@ -183,8 +183,8 @@ def delta_log_prob(
     perturb=lsb_flip, bs=64, seed=0, level=0.95, progress=False
 )->pd.DataFrame: # a row for each π and t: bpd of both sets, `delta`, and its paired `stderr`, `low`, `high`
     "`|bpd(p_data) - bpd(p_π)|` against t"
-    model,sde,ts = as_density(model),sde and get_sde(sde),[float(t) for t in listify(ts)]
-    n_bits,cases = data_bits(model, u, n_bits),{('',pi):perturb for pi in listify(pis)}
+    model,sde,ts = as_density(model),sde and get_sde(sde),np.ravel(ts).tolist()
+    n_bits,cases = data_bits(model, u, n_bits),{('',pi):perturb for pi in np.ravel(pis).tolist()}
     b = _measure(model, image_batches(model, u, n_bits, y, bs, progress), n_bits, cases, ts, sde, seed)
     return pd.DataFrame([_delta(t, k[1], b[t,None], b[t,k], level) for k in cases for t in ts])
 
