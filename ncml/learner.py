@@ -4,14 +4,17 @@
 
 # %% auto #0
 __all__ = ['EMA', 'BPDLoss', 'NoiseCallback', 'EMACallback', 'BPDMetric', 'NCMLLearner', 'default_arch', 'ncml_learner',
-           'partial_folder', 'save_run', 'random_images', 'Run', 'load_run', 'image_digest', 'made_with']
+           'new_folder', 'new_files', 'save_run', 'random_images', 'Run', 'load_run', 'image_digest', 'made_with']
 
-# %% ../nbs/06_learner.ipynb #464fe95e
+# %% ../nbs/06_learner.ipynb #fc587b22
 import copy
 import hashlib
 import json
 import math
+import os
 import platform
+import shutil
+from contextlib import contextmanager
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -24,6 +27,7 @@ from fastcore.foundation import L
 from fastai.callback.core import Callback
 from fastai.learner import Learner, Metric
 from fastai.optimizer import OptimWrapper
+from filelock import FileLock, Timeout
 from safetensors.torch import load, save
 from .loss import NoiseDist, bits_per_dim, data_bits, evaluating, from_batch
 from .ncpn import NCPN, appendix, data_init, preset
@@ -87,12 +91,12 @@ class NoiseCallback(Callback):
         if self.training: y = torch.where(torch.rand(len(y), device=y.device)<self.p_uncond, self.n_classes, y)
         return (y,)
 
-# %% ../nbs/06_learner.ipynb #1ece5c94
+# %% ../nbs/06_learner.ipynb #6a2d7e6b
 class EMACallback(Callback):
     "Update the average after each step of the optimizer"
     def after_step(self): self.learn.model.update()
 
-# %% ../nbs/06_learner.ipynb #1514a1fe
+# %% ../nbs/06_learner.ipynb #b98bfc51
 class BPDMetric(Metric):
     "Bits per dimension of the clean images at t = 0"
     name = 'bpd'
@@ -168,7 +172,7 @@ def _new_network(x, y, n_bits, n_classes, sde, noise_dist, arch):
     t = noise_dist.sample(len(x), x.device)
     return data_init(model, sde.perturb(x, t), t, y if n_classes else None)
 
-# %% ../nbs/06_learner.ipynb #8d047c3f
+# %% ../nbs/06_learner.ipynb #e758d8b1
 def _check_model(model, arch, t_max):
     if arch: raise ValueError("arch: need None with a model of your own, got both")
     own = getattr(model, 't_max', None) or t_max
@@ -176,7 +180,7 @@ def _check_model(model, arch, t_max):
         raise ValueError(f"model: need t_max from {t_max:g}, the largest in training, to 3 times that, got {own:g}")
     return model.speed_up() if hasattr(model, 'speed_up') else model
 
-# %% ../nbs/06_learner.ipynb #2ba95407
+# %% ../nbs/06_learner.ipynb #25c0e602
 _adam = partial(OptimWrapper, opt=torch.optim.AdamW, foreach=True)
 
 # %% ../nbs/06_learner.ipynb #cf46c711
@@ -216,34 +220,78 @@ def ncml_learner(
     kwargs = dict(loss_func=BPDLoss(), opt_func=_adam, lr=lr, wd=wd) | kwargs
     return NCMLLearner(dls, model, sde, noise_dist, n_bits, x.shape[1:], bf16, **kwargs)
 
-# %% ../nbs/06_learner.ipynb #39c750c1
+# %% ../nbs/06_learner.ipynb #c254d1e3
+def _flush(path):
+    "Wait until the disk holds the file or folder `path`"
+    fd = os.open(path, os.O_RDONLY)
+    try: os.fsync(fd)
+    except OSError: pass # a system that cannot do so for a folder
+    finally: os.close(fd)
+
+@contextmanager
+def _locked(path, name):
+    "A locked folder `path.partial`, and whether a process that was killed had left one"
+    folder = path.with_name(path.name+'.partial')
+    left = folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder/'.lock')
+    try: lock.acquire(timeout=0)
+    except Timeout: raise ValueError(f"{name}: need a name that no other process writes, got {str(path)!r}") from None
+    try:
+        for p in folder.iterdir():
+            if p.name!='.lock': p.unlink()
+        yield folder,left
+    finally:
+        lock.release()
+        shutil.rmtree(folder, ignore_errors=True)
+
+# %% ../nbs/06_learner.ipynb #b15b1bd6
+def _check_new(paths, name):
+    for p in paths:
+        if p.exists(): raise ValueError(f"{name}: need a new name, got {str(p)!r}; choose another or remove it")
+
+@contextmanager
+def new_folder(path:str|Path, name:str='run'): # `name` of the argument, for messages; yields a folder to write in
+    "A folder that appears whole when the context ends, and not at all after an error"
+    path = Path(path)
+    _check_new([path], name)
+    with _locked(path, name) as (folder,_):
+        _check_new([path], name)
+        yield folder
+        for p in folder.iterdir(): _flush(p)
+        (folder/'.lock').unlink(missing_ok=True)
+        folder.rename(path)
+        _flush(path.parent)
+
+# %% ../nbs/06_learner.ipynb #7707eb30
+@contextmanager
+def new_files(*paths, name:str='out'): # yields a path to write for each
+    "Files that appear whole when the context ends, the first of them last, and none after an error"
+    paths = [Path(p) for p in paths]
+    _check_new(paths[:1], name)
+    with _locked(paths[0], name) as (folder,left):
+        _check_new(paths[:1] if left else paths, name) # a process may have been killed between two files
+        temporary = [folder/p.name for p in paths]
+        yield temporary
+        for t in temporary: _flush(t)
+        for t,p in list(zip(temporary, paths, strict=True))[::-1]: t.replace(p)
+        _flush(paths[0].parent)
+
+# %% ../nbs/06_learner.ipynb #001e934b
 _weights,_config,_format = 'weights.safetensors','config.json',3
 
-def partial_folder(path:str|Path)->Path: # `path` with '.partial' added
-    "Make a folder for a run's files until it is finished; raises where the run exists"
-    path = Path(path)
-    partial = path.with_name(path.name+'.partial')
-    for p in (path, partial):
-        if p.exists(): raise ValueError(f"run: need a new folder, got {p}; choose another name or remove it")
-    partial.mkdir(parents=True)
-    return partial
-
-# %% ../nbs/06_learner.ipynb #414c0d1d
 def save_run(
-    path:str|Path, # folder to make
+    folder:Path, # to write in, as from `new_folder`
     model:NCPN,
     sde:SDE,
     info:dict|None=None, # further entries of the configuration
-    partial:Path|None=None, # `partial_folder(path)`, if made already
-)->Path: # `path`
-    "Write `model` and its noise as a run folder, in one step"
-    partial = partial or partial_folder(path)
+):
+    "Write `model` and its noise into a run folder"
     weights = save({k:v.cpu().contiguous() for k,v in model.state_dict().items()})
     config = dict(format=_format, ncml=version('ncml'), torch=torch.__version__, model=model.config, sde=sde.config(),
         weights_sha256=hashlib.sha256(weights).hexdigest(), **(info or {}))
-    (partial/_weights).write_bytes(weights)
-    (partial/_config).write_text(json.dumps(config, indent=1, default=str)+'\n')
-    return partial.rename(path)
+    (folder/_weights).write_bytes(weights)
+    (folder/_config).write_text(json.dumps(config, indent=1, default=str)+'\n')
 
 # %% ../nbs/06_learner.ipynb #ee564391
 def random_images(dataset, n:int|None, seed:int=0)->tuple: # levels (n,c,h,w), and labels (n,) or None
@@ -266,14 +314,14 @@ class Run(NamedTuple):
         dls = get_dls(d['source'], n_bits=self.model.n_bits, **{k:d[k] for k in ('size','channels','seed','root')})
         return random_images(dls.loaders[dict(train=0, valid=1, test=-1)[part]].dataset, n, d['seed'])
 
-# %% ../nbs/06_learner.ipynb #b52ec55c
+# %% ../nbs/06_learner.ipynb #1adcabbc
 def _of_format_2(config, weights):
     "An older run under today's names"
     model = {k:v for k,v in config['model'].items() if k!='recompute'}
     def name(k): return k.replace('double_.', 'upsample.').replace('halve.', 'downsample.')
     return {**config, 'model':model},{name(k):v for k,v in weights.items()}
 
-# %% ../nbs/06_learner.ipynb #3d0e81fe
+# %% ../nbs/06_learner.ipynb #a702f213
 def load_run(path:str|Path, device='cpu')->Run: # the model in evaluation mode
     "The model in a run folder; nothing in the folder is executed"
     path = Path(path)
@@ -287,7 +335,7 @@ def load_run(path:str|Path, device='cpu')->Run: # the model in evaluation mode
     model.load_state_dict(weights)
     return Run(model.to(device).eval(), get_sde(**config['sde']), config, path)
 
-# %% ../nbs/06_learner.ipynb #bea58ce2
+# %% ../nbs/06_learner.ipynb #605f20f4
 def image_digest(u:Tensor, n_bits:int)->str: # 16 hexadecimal digits
     "A digest of these integer levels (n,…), in any order of the images"
     u = as_levels(u, n_bits)
@@ -295,7 +343,7 @@ def image_digest(u:Tensor, n_bits:int)->str: # 16 hexadecimal digits
     rows = (hashlib.sha256(head + o.tobytes()).digest() for o in u.cpu().numpy().astype('<i4'))
     return hashlib.sha256(b''.join(sorted(rows))).hexdigest()[:16]
 
-# %% ../nbs/06_learner.ipynb #1524fd86
+# %% ../nbs/06_learner.ipynb #9052b187
 def made_with(device='cpu')->dict: # JSON-able
     "Versions, device and threads, for the record of a result"
     device = torch.device(device)

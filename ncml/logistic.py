@@ -7,13 +7,13 @@ __all__ = ['log_sigmoid_diff', 'n_params', 'split_params', 'shifted', 'min_scale
            'PixelMixture', 'DiscretizedLogisticMixture', 'split_noise', 'check_temperature', 'marginal_params',
            'LogisticMixture', 'dequantize']
 
-# %% ../nbs/02_logistic.ipynb #f23c90e6
+# %% ../nbs/02_logistic.ipynb #1c930966
 import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from fastcore.basics import patch
-from .sde import level_width
+from .sde import draw_uniform, level_width
 
 # %% ../nbs/02_logistic.ipynb #c8a0629f
 def log_sigmoid_diff(
@@ -158,8 +158,8 @@ class LogisticMixture(PixelMixture):
 
     def place(self, v, offset): return v
 
-# %% ../nbs/02_logistic.ipynb #f8ed25c4
-def dequantize(x:Tensor, clean:Tensor, delta:float, generator=None)->Tensor: # (n,…), (n,) bool
+# %% ../nbs/02_logistic.ipynb #d5f9176a
+def dequantize(x:Tensor, clean:Tensor, delta:float, generator=None)->Tensor: # (n,…), (n,) bool; as in `draw_uniform`
     "Add U(−Δ/2, Δ/2) to the `clean` images"
-    u = x.new_empty(x.shape).uniform_(generator=generator) - 0.5
+    u = draw_uniform(x, generator) - 0.5
     return torch.where(clean.view(-1, *[1]*(x.ndim-1)), x + u*delta, x)

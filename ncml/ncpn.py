@@ -8,7 +8,7 @@ __all__ = ['mixtures', 'presets', 'WNConv2d', 'DownShiftedConv2d', 'DownRightShi
            'rotary_angles', 'rotate', 'LineAttention', 'AxialAttention', 'NoiseEmbedding', 'Block', 'NCPN',
            'full_precision', 'appendix', 'dependency_map', 'rescale', 'data_init', 'preset', 'ncpn', 'summary']
 
-# %% ../nbs/03_ncpn.ipynb #dc6daf1e
+# %% ../nbs/03_ncpn.ipynb #06c08ce0
 import copy
 import math
 import pkgutil
@@ -22,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from fastcore.basics import patch
 from .logistic import DiscretizedLogisticMixture, LogisticMixture
 from .logistic import dequantize, marginal_params, n_params, uniform_params
-from .sde import level_width
+from .sde import content_generators, level_width
 
 # %% ../nbs/03_ncpn.ipynb #cb62a52f
 class WNConv2d(nn.Conv2d):
@@ -190,7 +190,7 @@ def _pick(options, name, key):
     if key not in options: raise ValueError(f"{name}: need one of {list(options)}, got {key!r}")
     return options[key]
 
-# %% ../nbs/03_ncpn.ipynb #0637369a
+# %% ../nbs/03_ncpn.ipynb #bd44b53e
 class NCPN(nn.Module):
     "PixelCNN++ with axial attention and noise conditioning"
     def __init__(self,
@@ -281,7 +281,7 @@ def params(self:NCPN, x, t, y=None): # (n,c,h,w), (n,), (n,) -> (n,n_params,h,w)
     ul = F.elu(self.streams(*first, emb).to(x.dtype))
     with full_precision(x): return (self.out(ul) + self.out_bias)[...,:h,:w]
 
-# %% ../nbs/03_ncpn.ipynb #b6b80361
+# %% ../nbs/03_ncpn.ipynb #a025d515
 @patch
 def dist(self:NCPN, x, t, y=None): # (n,c,h,w), (n,), (n,)
     "The distribution of every pixel given the pixels before it"
@@ -294,10 +294,10 @@ def log_prob(self:NCPN,
     y:Tensor|None=None, # (n,), `n_classes` for no class
 )->Tensor: # (n,) nats
     "Log mass of the Δ-cell around each image"
-    if self.dequantizes: x = dequantize(x, t==0, level_width(self.n_bits))
+    x = self.dequantized(x, t)
     return self.dist(x, t, y).log_prob(x).sum((1,2))
 
-# %% ../nbs/03_ncpn.ipynb #70b2ae57
+# %% ../nbs/03_ncpn.ipynb #626a6679
 @patch(as_prop=True)
 def noise_channels(self:NCPN)->int: return 1 + 2*self.n_channels # Of the noise for `dist(…).sample`
 
@@ -312,9 +312,16 @@ def kind(self:NCPN)->str: return 'bound' if self.dequantizes else 'exact'
 @patch(as_prop=True)
 def details(self:NCPN)->dict:
     if self.kind=='exact': return dict(T=self.t_max)
-    return dict(T=self.t_max, dequantization='uniform', n_samples=1, draws="PyTorch's global generator")
+    return dict(T=self.t_max, dequantization='uniform', n_samples=1, draws='from the image')
 
-# %% ../nbs/03_ncpn.ipynb #7bb32b39
+@patch
+def dequantized(self:NCPN, x, t): # (n,c,h,w), (n,)
+    "`x`; for a continuous head with uniform noise at t = 0: fresh in training, else a function of the image"
+    if not (self.dequantizes and (t==0).any()): return x
+    generators = None if self.training else content_generators(x, 0, self.n_bits, 'dequantize')
+    return dequantize(x, t==0, level_width(self.n_bits), generators)
+
+# %% ../nbs/03_ncpn.ipynb #16de5c8d
 def appendix(name:str): # Such as 'fast.layers.speed_up'
     "A name of an appendix, imported at the moment of use"
     return pkgutil.resolve_name(f'ncml.{name}')

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['time_scales', 'level_width', 'as_levels', 'to_unit', 'to_levels', 'level_grid', 'show_levels', 'SDE', 'BetaSDE',
            'VPSDE', 'SubVPSDE', 'VESDE', 'get_sde', 'expand_to', 'as_time', 'default_levels', 't_floor', 'check_t_max',
-           'paper_t_max', 'time_grid', 'generator', 'rng', 'image_generators', 'content_generators', 'draw_noise']
+           'paper_t_max', 'time_grid', 'generator', 'rng', 'image_generators', 'content_generators', 'draw_noise',
+           'draw_uniform']
 
 # %% ../nbs/01_sde.ipynb #c1bbdb54
 import hashlib
@@ -257,10 +258,17 @@ def content_generators(x:Tensor, seed:int, n_bits:int|None=None, what:str='')->l
     digests = [hashlib.blake2b(salt + o.numpy().tobytes(), digest_size=4).digest() for o in v]
     return [generator(int.from_bytes(o, 'little')) for o in digests]
 
-# %% ../nbs/01_sde.ipynb #30a379f2
-def draw_noise(x:Tensor, generator=None)->Tensor:
-    "Standard normal noise like `x` from a `torch.Generator`, a list with one for each row, or a function of `x`"
-    def draw(o, g): return torch.randn(o.shape, generator=g, dtype=x.dtype, device=getattr(g, 'device', x.device))
-    if callable(generator): return generator(x)
+# %% ../nbs/01_sde.ipynb #2d1d8ba7
+def _draw(f, x, generator):
+    "Numbers like `x` by `f`, such as torch.randn"
+    def draw(o, g): return f(o.shape, generator=g, dtype=x.dtype, device=getattr(g, 'device', x.device))
     if not isinstance(generator, (list,tuple)): return draw(x, generator).to(x.device)
     return torch.stack([draw(o, g) for o,g in zip(x, generator, strict=True)]).to(x.device)
+
+def draw_noise(x:Tensor, generator=None)->Tensor:
+    "Standard normal noise like `x` from a `torch.Generator`, a list with one for each row, or a function of `x`"
+    return generator(x) if callable(generator) else _draw(torch.randn, x, generator)
+
+def draw_uniform(x:Tensor, generator=None)->Tensor:
+    "Numbers on [0,1) like `x`, from a `torch.Generator` or a list with one for each row"
+    return _draw(torch.rand, x, generator)

@@ -7,7 +7,6 @@ __all__ = ['TrainFor', 'train_run', 'sample_rows', 'save_images', 'save_table', 
 
 # %% ../../nbs/training/01_train.ipynb #93278bfb
 import math
-import shutil
 import sys
 import time
 from contextlib import nullcontext
@@ -21,7 +20,7 @@ from fastai.callback.progress import CSVLogger
 from fastai.callback.schedule import combined_cos, fit_one_cycle # noqa: F401 (it patches Learner)
 from fastai.callback.training import GradientClip
 from ..data.levels import reduce_bits, save_grid
-from ..learner import Run, load_run, made_with, partial_folder, save_run
+from ..learner import Run, load_run, made_with, new_folder, save_run
 from ..loss import as_density
 from ..sampling import sample_ncml
 from ..sanity import lsb_flip, plot_sanity, plus_minus_one, sanity_test
@@ -78,14 +77,12 @@ def train_run(
     info:dict|None=None, # further entries of the configuration, such as dict(data=…)
 )->Run: # as `load_run` reads it
     "Fit `learn` and write its run folder: weights, configuration, history"
-    partial,start,before = partial_folder(path),time.time(),learn.path
-    learn.path = partial
-    try:
-        _fit(learn, epochs, lr, minutes)
-        save_run(path, learn.density, learn.sde, _describe(learn, info or {}, lr, time.time()-start), partial)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True) # after a failure nothing is half-written
-        learn.path = before
+    start,before = time.time(),learn.path
+    with new_folder(path) as learn.path:
+        try:
+            _fit(learn, epochs, lr, minutes)
+            save_run(learn.path, learn.density, learn.sde, _describe(learn, info or {}, lr, time.time()-start))
+        finally: learn.path = before
     return load_run(path, _device(learn))
 
 # %% ../../nbs/training/01_train.ipynb #c3331d56
