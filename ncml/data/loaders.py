@@ -4,11 +4,10 @@
 
 # %% auto #0
 __all__ = ['public_sets', 'digits', 'photo_patches', 'public_images', 'as_labels', 'as_classes', 'LevelDataset', 'renamed',
-           'LevelDL', 'as_part', 'image_dls', 'built_in', 'get_sets', 'built_in_sets', 'split_valid', 'get_dls',
+           'LevelDL', 'check_sets', 'image_dls', 'built_in', 'get_sets', 'built_in_sets', 'split_valid', 'get_dls',
            'image_set']
 
-# %% ../../nbs/data/02_loaders.ipynb #c6eada98
-import math
+# %% ../../nbs/data/02_loaders.ipynb #887ac043
 import os
 import random
 import re
@@ -70,7 +69,7 @@ def public_images(name:str, root:str|Path='data', split:str='train', download:bo
     y = torch.as_tensor(d.labels if name=='svhn' else d.targets).long()
     return to_nchw(np.asarray(d.data)),y,list(getattr(d, 'classes', '0123456789'))
 
-# %% ../../nbs/data/02_loaders.ipynb #3b1d3cd7
+# %% ../../nbs/data/02_loaders.ipynb #06700f6b
 def as_labels(y, n:int, name:str='y')->np.ndarray: # (n,), integers, bools or text
     "Labels of `n` images: integers, whole floats, bools, text, a column, or one-hot rows"
     y = np.asarray(y.cpu() if isinstance(y, Tensor) else y)
@@ -79,22 +78,23 @@ def as_labels(y, n:int, name:str='y')->np.ndarray: # (n,), integers, bools or te
     if y.ndim==2 and y.dtype.kind in 'iufb' and ((y==0) | (y==1)).all() and (y.sum(1)==1).all(): y = y.argmax(1)
     if y.dtype.kind=='f' and (y==np.rint(y)).all() and (abs(y)<2**53).all(): y = y.astype(np.int64)
     if y.shape==(n,) and y.dtype.kind in 'iubU': return y
-    raise ValueError(f"{name}: need {n} labels, one for each image: integers, text or one-hot rows, got {y.dtype} {y.shape}")
+    need = f'{n} labels, one for each image: integers, text or one-hot rows'
+    raise ValueError(f"{name}: need {need}, got {y.dtype} {y.shape}")
 
-# %% ../../nbs/data/02_loaders.ipynb #068b021b
+# %% ../../nbs/data/02_loaders.ipynb #87d52bcc
 def as_classes(ys:dict, classes=None)->tuple: # `{name: (labels, number of images)}`, training labels first
     "Positions `{name: (n,)}` of the labels in the classes, and the classes: `classes`, or every training label, sorted"
-    found = {k:as_labels(y, n, k) for k,(y,n) in ys.items()}
-    names = np.unique(next(iter(found.values()))).tolist() if classes is None else list(classes)
-    at = {v:i for i,v in enumerate(names)}
-    if classes is not None: at = {k:i for k,i in at.items() if isinstance(k, str)} | {i:i for i in range(len(names))}
-    for k,y in found.items():
+    ys = {k:as_labels(y, n, k) for k,(y,n) in ys.items()}
+    names = np.unique(next(iter(ys.values()))).tolist() if classes is None else list(classes)
+    at = {k:i for i,k in enumerate(names) if classes is None or isinstance(k, str)}
+    if classes is not None: at |= {i:i for i in range(len(names))}
+    need = 'labels of training images' if classes is None else 'names or positions of classes'
+    for k,y in ys.items():
         if new := set(y.tolist())-at.keys():
-            raise ValueError(f"{k}: need {'training labels' if classes is None else 'names or positions of classes'}, "
-                f"{some(map(repr, names))}, got {some(map(repr, sorted(new)))}")
-    return {k:torch.tensor([at[o] for o in y.tolist()], dtype=torch.long) for k,y in found.items()},names
+            raise ValueError(f"{k}: need {need} ({some(map(repr, names))}), got {some(map(repr, sorted(new)))}")
+    return {k:torch.tensor([at[o] for o in y.tolist()], dtype=torch.long) for k,y in ys.items()},names
 
-# %% ../../nbs/data/02_loaders.ipynb #b1dc1108
+# %% ../../nbs/data/02_loaders.ipynb #a2a9a070
 class LevelDataset:
     "Images `(n,c,h,w)` as levels `u`, perhaps with labels `y` `(n,)`; an item is `(u,)` or `(u,y)`"
     n_inp = 1
@@ -102,8 +102,10 @@ class LevelDataset:
         self.u,self.n_bits,self.y,self.classes = as_levels(u, check_bits(n_bits)),n_bits,None,None
         if self.u.ndim!=4: raise ValueError(f"u: need levels (n,c,h,w), got {tuple(self.u.shape)}")
         self.u = self.u.to(level_dtype(n_bits))
-        if y is not None: ys,self.classes = as_classes(dict(y=(y,len(self.u))), classes)
-        if y is not None: self.y = ys['y'].to(getattr(y, 'device', 'cpu'))
+        if y is not None: self.set_labels(*as_classes(dict(y=(y,len(self.u))), classes))
+
+    def set_labels(self, ys:dict, classes:list, name:str='y'): # of `as_classes`
+        self.y,self.classes = ys[name].to(self.u.device),classes
 
     @property
     def c(self): return len(self.classes or []) # fastai's name for the number of classes
@@ -118,7 +120,7 @@ def renamed(name:str):
     try: yield
     except ValueError as e: raise ValueError(re.sub(r'^[\w, ]+(?=: )', name, str(e))) from e
 
-# %% ../../nbs/data/02_loaders.ipynb #396b4dfc
+# %% ../../nbs/data/02_loaders.ipynb #39ec7865
 class LevelDL(TfmdDL):
     "A fastai loader that indexes a `LevelDataset` by whole batches"
     def create_batches(self, samps):
@@ -126,35 +128,35 @@ class LevelDL(TfmdDL):
 
     def new(self, dataset=None, cls=None, **kwargs): # `dataset` may be levels (n,c,h,w), or a list of (c,h,w)
         "A copy, perhaps with another dataset"
-        own = self.dataset
-        if isinstance(dataset, (list,tuple)): dataset = torch.stack([torch.as_tensor(o) for o in dataset])
-        if isinstance(dataset, (Tensor,np.ndarray)):
-            with renamed('dataset'): dataset = LevelDataset(dataset, n_bits=own.n_bits)
-            dataset.classes = own.classes
-        if dataset is not None and len(dataset) and len(own) and dataset.u.shape[1:]!=own.u.shape[1:]:
-            raise ValueError(f"dataset: need images {tuple(own.u.shape[1:])}, got {tuple(dataset.u.shape[1:])}")
-        return super().new(dataset, cls, **kwargs)
+        own,d = self.dataset,dataset
+        if isinstance(d, (list,tuple)): d = torch.stack([torch.as_tensor(o) for o in d])
+        if isinstance(d, (Tensor,np.ndarray)):
+            with renamed('dataset'): d = LevelDataset(d, n_bits=own.n_bits)
+            d.classes = own.classes
+        if d is not None and len(d) and len(own) and d.u.shape[1:]!=own.u.shape[1:]:
+            raise ValueError(f"dataset: need images {tuple(own.u.shape[1:])}, got {tuple(d.u.shape[1:])}")
+        return super().new(d, cls, **kwargs)
 
-    def show_batch(self, b=None, max_n=16, nrows=None, ncols=None, figsize=None, unique=False, **kwargs):
+    def show_batch(self, b=None, max_n=16, nrows=None, ncols=8, figsize=None, unique=False, **kwargs):
         "A figure of the first images of `b`, default a batch; `kwargs` of `show_levels`"
         u,*y = self.one_batch() if b is None else b
-        n = min(max_n, len(u), (nrows or max_n)*(ncols or max_n))
-        ncol = ncols or math.ceil(n/(nrows or math.ceil(n/8)))
-        i = torch.zeros(n, dtype=torch.long) if unique else torch.arange(n)
+        i = torch.arange(min(max_n, len(u), (nrows or max_n)*ncols))*(not unique)
         titles = [self.classes[k] for k in y[0][i].tolist()] if y else None
-        fig = show_levels(u[i][:,:3 if u.shape[1]>2 else 1], self.n_bits, **dict(ncol=ncol, titles=titles) | kwargs)
+        u = u[i][:,:3 if u.shape[1]>2 else 1]
+        fig = show_levels(u, self.n_bits, **dict(ncol=ncols, titles=titles) | kwargs)
         if figsize: fig.set_size_inches(figsize)
         return fig
 
-# %% ../../nbs/data/02_loaders.ipynb #1ee4baa8
-def as_part(u, n_bits:int, name:str)->Tensor: # (n,c,h,w)
-    "Levels of one part, at least one image; an error names the argument `name`"
-    n_bits = check_bits(n_bits)
-    with renamed(name): u = LevelDataset(u, n_bits=n_bits).u
-    if not u.numel(): raise ValueError(f"{name}: need images, got {tuple(u.shape)}")
-    return u
+# %% ../../nbs/data/02_loaders.ipynb #5f812f64
+def check_sets(sets:dict, ys:dict): # `{part: LevelDataset}`, `{y_part: labels}`
+    "Raise where the sets do not make loaders together"
+    kinds = {s:(*d.u.shape[1:], 'labels' if f'y_{s}' in ys else 'no labels') for s,d in sets.items()}
+    if len({*kinds.values()})>1 or len(ys) not in (0,len(sets)) or 'test' in sets and 'valid' not in sets or \
+            not all(d.u.numel() for d in sets.values()):
+        raise ValueError(f"u_train: need sets of one shape, none empty, with labels in all or in none, and u_valid "
+            f"beside u_test, got { {s:(len(sets[s]),*k) for s,k in kinds.items()} }")
 
-# %% ../../nbs/data/02_loaders.ipynb #59009cf5
+# %% ../../nbs/data/02_loaders.ipynb #02a3dc48
 def image_dls(
     u_train:Tensor, y_train:Tensor|None=None, # levels `(n,c,h,w)`, labels `(n,)`
     u_valid:Tensor|None=None, y_valid:Tensor|None=None,
@@ -164,27 +166,27 @@ def image_dls(
     **kwargs # of `LevelDL`
 )->DataLoaders: # batches `(u,)` or `(u,y)`
     "Loaders for images in memory"
-    given = dict(train=(u_train,y_train), valid=(u_valid,y_valid), test=(u_test,y_test))
-    us = {s:as_part(u, n_bits, f'u_{s}') for s,(u,_) in given.items() if u is not None}
-    kinds = {(*u.shape[1:], 'no labels' if given[s][1] is None else 'labels') for s,u in us.items()}
-    if len(kinds)>1: raise ValueError(f"u_train: need sets of one shape, with labels in all or in none, got {kinds}")
-    ys = {}
-    if y_train is not None: ys,classes = as_classes({f'y_{s}':(given[s][1],len(u)) for s,u in us.items()}, classes)
-    if ys and (none := [k for i,k in enumerate(classes) if i not in set(ys['y_train'].tolist())]):
-        warnings.warn(f"classes: no training images of {some(map(repr, none))}", stacklevel=2)
+    n_bits,sets,ys = check_bits(n_bits),{},{}
+    for s,u,y in ('train',u_train,y_train),('valid',u_valid,y_valid),('test',u_test,y_test):
+        with renamed(f'u_{s}'): sets |= {} if u is None else {s:LevelDataset(u, n_bits=n_bits)}
+        if y is not None: ys[f'y_{s}'] = y,0 if u is None else len(u)
+    check_sets(sets, ys)
+    if ys: ys,classes = as_classes(ys, classes)
+    for s,d in (sets if ys else {}).items(): d.set_labels(ys, classes, f'y_{s}')
+    if ys and (none := set(range(len(classes)))-set(ys['y_train'].tolist())):
+        warnings.warn(f"classes: no training images of {some(repr(classes[i]) for i in sorted(none))}", stacklevel=2)
     kwargs = dict(bs=bs, num_workers=0, device=torch.device(device or default_device())) | kwargs
-    sets = [LevelDataset(u, ys.get(f'y_{s}'), n_bits, classes) for s,u in us.items()]
-    dls = [LevelDL(o, shuffle=i==0, **kwargs) for i,o in enumerate(sets)]
+    dls = [LevelDL(d, shuffle=s=='train', **kwargs) for s,d in sets.items()]
     if seed is not None: dls[0].rng = random.Random(seed)
     return DataLoaders(*dls, device=kwargs['device'])
 
-# %% ../../nbs/data/02_loaders.ipynb #6126a2c5
+# %% ../../nbs/data/02_loaders.ipynb #35b1651f
 def built_in(source, names)->bool:
-    "Is `source` one of `names`? Raises where a file or folder of that name is there too"
-    if not isinstance(source, str) or source not in names: return False
-    if source in os.listdir(): raise ValueError(f"source: need './{source}' for the folder that is here, or another "
-        f"present folder for the set of that name, got {source!r}")
-    return True
+    "Is `source` one of `names`? Raises where a file or folder of that name is here too"
+    known = isinstance(source, str) and source in names
+    if not known or source not in os.listdir(): return known
+    need = f"'./{source}' for the folder that is here, or another present folder for the set of that name"
+    raise ValueError(f"source: need {need}, got {source!r}")
 
 # %% ../../nbs/data/02_loaders.ipynb #9d68fb46
 def get_sets(source:str|Path, n_bits=None, size=None, channels=None, root='data', download=False, seed:int=0)->tuple:
@@ -209,15 +211,15 @@ def built_in_sets(name:str, root='data', download=False, seed:int=0)->tuple:
     sets = {s:public_images(name, root, s, download) for s in ('train','test')}
     return {s:o[:2] for s,o in sets.items()},8,sets['train'][2]
 
-# %% ../../nbs/data/02_loaders.ipynb #a97d0757
+# %% ../../nbs/data/02_loaders.ipynb #d7a540c1
 def split_valid(u:Tensor, y:Tensor|None, valid_pct:float, seed:int)->dict:
     "`{'train': (u,y), 'valid': (u,y)}`, with a random share of the images for validation"
     n = len(u)
     if not 0<valid_pct<1: raise ValueError(f"valid_pct: need a share between 0 and 1, got {valid_pct}")
     k,least = round(n*valid_pct),int(.5/min(valid_pct, 1-valid_pct))+1
     if 0<k<n: return _split(u, y, dict(train=n-k, valid=k), seed)
-    raise ValueError(f"source: need {max(2, least)} images or more, or a part valid: {valid_pct:.0%} of the images are for "
-        f"validation, at least one, got {n}")
+    raise ValueError(f"source: need a part for validation, or {max(2, least)} images, of which {valid_pct:.0%} are at "
+        f"least one image for validation, got {n}")
 
 # %% ../../nbs/data/02_loaders.ipynb #80ee05d6
 def get_dls(
@@ -237,7 +239,7 @@ def get_dls(
     flat = [o for s in ('train','valid','test') for o in sets.get(s, (None,None))]
     return image_dls(*flat, n_bits=n_bits, classes=classes, seed=seed, **kwargs)
 
-# %% ../../nbs/data/02_loaders.ipynb #d65b128c
+# %% ../../nbs/data/02_loaders.ipynb #62c5b8ef
 def image_set(source, like:Tensor, n_bits:int, n:int, seed:int=0, root='data', download=False)->tuple: # `u`, changes
     "At most `n` images of `source`, if possible of its test part, in the shape of `like` and in `n_bits` bits"
     c,*size = shape = tuple(like.shape[1:])
@@ -248,7 +250,7 @@ def image_set(source, like:Tensor, n_bits:int, n:int, seed:int=0, root='data', d
         if known: sets,bits = dict(random=[photo_patches(max(size), n, seed=seed)[...,:size[0],:size[1]]]),8
         else: sets,bits,_ = get_sets(source, n_bits, size, c, root, download, seed)
         parts = ['test'] if 'test' in sets else [*sets]
-        us = [resize_images(sets[s][0], size, c, bits) for s in parts]
-    u,_ = take(LevelDataset(torch.cat(us), n_bits=bits), n, seed)
-    done = [f"{', '.join(parts)} part", f"shape {tuple(sets[parts[0]][0].shape[1:])} to {shape}", f'bits {bits} to {n_bits}']
+        u,_ = take(LevelDataset(torch.cat([sets[s][0] for s in parts]), n_bits=bits), n, seed)
+        done = [f"{', '.join(parts)} part", f'shape {tuple(u.shape[1:])} to {shape}', f'bits {bits} to {n_bits}']
+        u = resize_images(u, size, c, bits)
     return reduce_bits(u, n_bits, bits),done
