@@ -5,19 +5,20 @@
 # %% auto #0
 __all__ = ['show_table', 'write_result', 'show_paths', 'checked', 'perturbations', 'sanity_result', 'show_sanity', 'ncml_sanity',
            'show_ood', 'plot_sets', 'other_sets', 'ncml_ood', 'read_samples', 'feature_net', 'draw_from',
-           'quality_result', 'ncml_fid', 'image_shape', 'ncml_certify']
+           'quality_result', 'ncml_fid', 'ncml_certify']
 
-# %% ../../nbs/commands/03_evaluate.ipynb #ce14f6dd
+# %% ../../nbs/commands/03_evaluate.ipynb #f8c44219
+from ncml.commands.shell import (Bits, Bs, Channels, Data, Device, Download, Exit, Grid, Kind, Levels, Root, Seed, Size,
+    Solver, Steps, T, Targets, at_least, check_solver, choice, command_errors, density, get_device, in_shell,
+    load_models, new_result, numbers, parse_targets, progress, renamed, result_record, run_time, test_images,
+    trained_by) # noqa: F401
 import json
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from .shell import (Bits, Bs, Channels, Data, Device, Download, Exit, Grid, Kind, Levels, Root, Seed, Size,
-    Solver, Steps, T, Targets, at_least, check_solver, choice, command_errors, density, get_device, in_shell, load_models, new_result,
-    numbers, open_run, parse_targets, progress, renamed, result_record, run_time, test_images, trained_by) # noqa: F401
 from fastcore.script import call_parse
 
-# %% ../../nbs/commands/03_evaluate.ipynb #d91ce9cd
+# %% ../../nbs/commands/03_evaluate.ipynb #ff363b3d
 def show_table(title, rows, **kwargs):
     import pandas as pd
     print(f"\n{title}\n{pd.DataFrame(rows).round(4).to_string(**kwargs)}")
@@ -26,8 +27,8 @@ def write_result(files, record:dict, fig):
     "Write JSON and picture"
     import matplotlib.pyplot as plt
     files[0].write_text(json.dumps(record, indent=1, allow_nan=False)+'\n')
+    plt.close(fig) # it is open no longer, whatever happens
     fig.savefig(files[1], bbox_inches='tight')
-    plt.close(fig)
 
 def show_paths(paths, *hints):
     "What was written, how to read it, and what to do next"
@@ -62,8 +63,8 @@ def sanity_result(found:dict, images, fs:list, pis, bs:int, seed:int)->tuple: # 
     ax = plot_sanity({', '.join(o):rows for o,rows in table.groupby(['model','perturbation'], sort=False)})
     return table,entries,ax
 
-# %% ../../nbs/commands/03_evaluate.ipynb #fdf9823f
-def show_sanity(table, entries:list, targets:dict):
+# %% ../../nbs/commands/03_evaluate.ipynb #f12f13bd
+def show_sanity(table, entries:list, found:dict)->list: # of lines
     "Print the table and the meaning of its bits; returns how to read it and what to do next"
     from ncml.instruments.ledger import quote
     narrow = table.drop(columns=[o for o in table if o.endswith(('low','high'))])
@@ -71,10 +72,11 @@ def show_sanity(table, entries:list, targets:dict):
     show_table(title, narrow, index=False)
     print(*map(quote, entries), sep='\n')
     hints = ['Lower bpd is better. diff is the cost of a change that nobody sees: near 0 for a model of what one sees.']
-    if len(targets)>1: return hints
-    return [*hints, f"Next: train the same with --objective ml, then ncml_sanity {[*targets.values()][0]},THAT_RUN"]
+    run = [*found.values()][0]
+    if len(found)>1 or not isinstance(run, tuple) or run.config['noise']['p_clean']==1: return hints
+    return [*hints, f"Next: train the same with --objective ml, then ncml_sanity {run.path},THAT_RUN"]
 
-# %% ../../nbs/commands/03_evaluate.ipynb #a5651dd1
+# %% ../../nbs/commands/03_evaluate.ipynb #ff576a64
 @call_parse
 @command_errors
 def ncml_sanity(
@@ -99,7 +101,7 @@ def ncml_sanity(
         table,entries,ax = sanity_result(found, images, fs, probs, bs, seed)
         record = result_record(ncml_sanity, args, found, images) | dict(ledger=entries, table=table.to_dict('records'))
         write_result(files, record, ax.figure)
-    show_paths(paths, *show_sanity(table, entries, names))
+    show_paths(paths, *show_sanity(table, entries, found))
     return table
 
 # %% ../../nbs/commands/03_evaluate.ipynb #cb834e6b
@@ -256,14 +258,7 @@ def ncml_fid(
         f"Next: measure other images by the same network: --features {features or paths[2]}")
     return table
 
-# %% ../../nbs/commands/03_evaluate.ipynb #d80c2ba2
-def image_shape(shape:str|None, o)->tuple: # (c,h,w)
-    "The shape that `--shape` gives, or that of a `Run` with sides of at most 8"
-    if shape: return tuple(numbers('shape', shape, int))
-    if isinstance(o, tuple): return o.config['data']['shape'][0],*(min(k, 8) for k in o.config['data']['shape'][1:])
-    raise ValueError("shape: need c,h,w of the images for a model without a run, got none")
-
-# %% ../../nbs/commands/03_evaluate.ipynb #f69448c6
+# %% ../../nbs/commands/03_evaluate.ipynb #1274dcaf
 @call_parse
 @command_errors
 def ncml_certify(
@@ -283,7 +278,10 @@ def ncml_certify(
         file = stack.enter_context(new_result(out, {}, 'certificate.json'))[0][0] if out else None
         from ncml.instruments.certify import certify, failures
         o, = load_models({target: target}, device, kind).values()
-        table = certify(o, image_shape(shape, o), bits, ts, only=only, seed=seed, progress=progress())
+        own = o.config['data']['shape'] if isinstance(o, tuple) else None
+        if not (shape or own): raise ValueError("shape: need c,h,w of the images for a model without a run, got none")
+        shape = tuple(numbers('shape', shape, int)) if shape else (own[0], *(min(k, 8) for k in own[1:]))
+        table = certify(o, shape, bits, ts, only=only, seed=seed, progress=progress())
         if file: file.write_text(table.to_json(orient='records', indent=1)+'\n')
     bad,passed = failures(table),(table.result=='pass').sum()
     print(table.to_string(index=False, na_rep='', float_format='{:.3g}'.format), *bad, sep='\n')

@@ -6,31 +6,21 @@
 __all__ = ['aliases', 'Targets', 'RunFolder', 'T', 'Levels', 'Steps', 'Solver', 'Grid', 'Kind', 'Data', 'Size', 'Bits',
            'Channels', 'Root', 'Download', 'Device', 'Seed', 'Bs', 'in_shell', 'respell', 'renamed', 'own_names',
            'Exit', 'in_words', 'command_errors', 'Bars', 'progress', 'option', 'choice', 'numbers', 'at_least',
-           'get_device', 'check_solver', 'parse_targets', 'open_run', 'density', 'load_model', 'noise_words',
-           'in_a_line', 'load_models', 'run_time', 'trained_on', 'TestSet', 'same_images', 'own_runs', 'check_runs',
+           'get_device', 'check_solver', 'parse_targets', 'open_run', 'density', 'load_model', 'in_a_line',
+           'load_models', 'run_time', 'built_in', 'trained_on', 'TestSet', 'own_runs', 'check_runs', 'origin',
            'test_images', 'bare', 'command_line', 'trained_by', 'result_record', 'new_result']
 
-# %% ../../nbs/commands/00_shell.ipynb #511a5007
-import inspect
+# %% ../../nbs/commands/00_shell.ipynb #337bb330
 import os
-import re
-import shlex
 import signal
 import sys
-import time
 import warnings
-from contextlib import ExitStack, contextmanager
-from functools import wraps
-from importlib import import_module
-from importlib.metadata import version
-from pathlib import Path
-from types import SimpleNamespace
-from typing import Annotated, NamedTuple
 
-# %% ../../nbs/commands/00_shell.ipynb #fda6c2e3
+# %% ../../nbs/commands/00_shell.ipynb #2f08e824
+# ruff: noqa: E402 (the signals come before other modules)
 def in_shell(name:str|None=None)->bool:
     "Is the console script `name` running, or any of ours?"
-    script = Path(sys.argv[0]).stem
+    script = os.path.basename(sys.argv[0]).partition('.')[0]
     return script==name if name else script.startswith('ncml_')
 
 def _interrupts(old, new):
@@ -42,8 +32,18 @@ if in_shell():
     _interrupts(signal.default_int_handler, signal.SIG_DFL)
     if hasattr(signal, 'SIGPIPE'): signal.signal(signal.SIGPIPE, signal.SIG_DFL)
 
-# %% ../../nbs/commands/00_shell.ipynb #e8e9c8a3
-# ruff: noqa: E402 (the signals come before other modules)
+# %% ../../nbs/commands/00_shell.ipynb #2baf3fd2
+import inspect
+import re
+import shlex
+import time
+from contextlib import contextmanager
+from functools import wraps
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Annotated, NamedTuple
 from fastcore import script
 
 # %% ../../nbs/commands/00_shell.ipynb #fd7b8a65
@@ -63,10 +63,10 @@ def respell(
 # %% ../../nbs/commands/00_shell.ipynb #3350ab6e
 if in_shell(): sys.argv[1:] = respell(sys.argv[1:])
 
-# %% ../../nbs/commands/00_shell.ipynb #0383ce46
+# %% ../../nbs/commands/00_shell.ipynb #5d712926
 aliases = dict(source='data', path='data', valid_pct='data', u='data', x='data', n_bits='bits', ts='t', n_steps='steps',
-    known='rows', n_heads='net', pi='pis', bit='perturb', skip='only', run='target targets', target='run targets',
-    targets='target run', model='target targets run', images='n') # name in the library: options that it may stand for
+    known='rows,box', n_heads='net', pi='pis', bit='perturb', skip='only', run='target,targets', target='run,targets',
+    targets='target,run', model='target,targets,run', images='n') # name in the library: options it may stand for
 
 # %% ../../nbs/commands/00_shell.ipynb #d581d14f
 @contextmanager
@@ -79,22 +79,21 @@ def renamed(names:dict): # `{argument: name in messages}`
             e.args = ', '.join(dict.fromkeys(names.get(o, o) for o in head.split(', '))) + f': {rest}',
         raise
 
-# %% ../../nbs/commands/00_shell.ipynb #77472541
+# %% ../../nbs/commands/00_shell.ipynb #1ca7b153
 def own_names(f, shell:bool=False)->dict: # `{argument of the library: name in messages}`
     "What the command `f` calls its arguments, with dashes in a shell"
     own = inspect.signature(f).parameters
-    names = {k:next((o for o in v.split() if o in own), k) for k,v in aliases.items() if k not in own}
-    if not shell: return names
-    spelt = {k:k if p.default is p.empty else respell([f'--{k}'])[0] for k,p in own.items()}
-    return spelt | {k:spelt.get(v, v) for k,v in names.items()}
+    names = {k:next((o for o in (k, *aliases.get(k, '').split(',')) if o in own), k) for k in (*own, *aliases)}
+    options = {k for k,p in own.items() if p.default is not p.empty and shell}
+    return {k:f'--{o}' if o in options else o for k,o in names.items()}
 
-# %% ../../nbs/commands/00_shell.ipynb #489f0657
+# %% ../../nbs/commands/00_shell.ipynb #27263f3e
 class Exit(SystemExit): "The end of a command with a status of its own"
 
 def in_words(e:BaseException)->str:
     "An error as one line"
     text,kind = ' '.join(str(e).split()),type(e).__name__
-    if isinstance(e, MemoryError) or kind=='OutOfMemoryError' or 'allocate memory' in text:
+    if kind in ('MemoryError','_ArrayMemoryError','OutOfMemoryError') or 'allocate memory' in text:
         return text if 'bs: ' in text else '--bs: need fewer images at a time, the memory is full'
     if isinstance(e, (ValueError, OSError, FloatingPointError)): return text
     return f"something went wrong: {kind}: {text}; NCML_TRACEBACK=1 shows where"
@@ -123,19 +122,17 @@ def command_errors(f):
         with renamed(own_names(f)): return f(*args, **kwargs)
     return _f
 
-# %% ../../nbs/commands/00_shell.ipynb #1c10ff24
+# %% ../../nbs/commands/00_shell.ipynb #835cdde5
 class Bars:
-    "Where the bars of fastprogress go: to a terminal as they are, else as lines, the first after `wait` seconds"
+    "Where fastprogress prints: to a terminal, else now and then a line, the first after `wait` seconds"
     def __init__(self, wait:float=5.): self.wait,self.next = wait,time.monotonic()+wait
-
     def __call__(self, text, end='\n', **kwargs):
-        if sys.stderr.isatty(): print(text, end=end, file=sys.stderr, flush=True)
         at = re.search(r'\[(\d+/\d+) ([\d:]+)\D+([\d:]+)', text)
-        if sys.stderr.isatty() or not at or time.monotonic()<self.next: return
-        self.next = time.monotonic()+2*self.wait
-        print('{} after {}, about {} to go'.format(*at.groups()), file=sys.stderr, flush=True)
+        if sys.stderr.isatty(): print(text, end=end, file=sys.stderr, flush=True)
+        elif at and time.monotonic()>=self.next:
+            self.next = time.monotonic()+2*self.wait
+            print('{} after {}, about {} to go'.format(*at.groups()), file=sys.stderr, flush=True)
 
-# %% ../../nbs/commands/00_shell.ipynb #e962b5e4
 def progress()->bool: # for `progress` of the library's functions
     "Are bars to be shown? In a shell, on stderr"
     if not in_shell(): return False
@@ -148,8 +145,9 @@ def option(kind, text:str):
     "Annotation of an argument with its type and the text for `-h`"
     return script.Param(text, kind) if hasattr(script, 'Param') else Annotated[kind, text]
 
-# %% ../../nbs/commands/00_shell.ipynb #05b39739
-Targets = option(str, "run folders, or module:factory for models of x on [-1, 1]; commas between, NAME=TARGET names one")
+# %% ../../nbs/commands/00_shell.ipynb #156ec853
+Targets = option(str,
+    'run folders, or module:factory for models of x on [-1, 1], commas between; NAME=TARGET names one')
 RunFolder = option(str, 'run folder')
 T = option(float, "time of the draws (default: the run's largest)")
 Levels = option(float, 'or their noise in levels of the data (default: that of --t)')
@@ -186,13 +184,13 @@ def at_least(**options): # `name=(value, lowest)`
     for k,(v,low) in options.items():
         if v is not None and not v>=low: raise ValueError(f"{k}: need at least {low}, got {v}")
 
-# %% ../../nbs/commands/00_shell.ipynb #0cd3760a
+# %% ../../nbs/commands/00_shell.ipynb #1732e457
 def get_device(name:str|None): # `torch.device`
     "The device `name`, default fastai's"
     import torch
     from fastai.torch_core import default_device
-    cuda = ['cuda', *(f'cuda:{i}' for i in range(n))] if (n := torch.cuda.device_count()) else []
-    return torch.device(default_device() if name is None else choice('device', name, ['cpu', *cuda]))
+    if name is not None: choice('device', name.split(':')[0], ['cpu'] + ['cuda']*torch.cuda.is_available())
+    return torch.device(name or default_device())
 
 # %% ../../nbs/commands/00_shell.ipynb #a6893b90
 def check_solver(solver:str, grid:str):
@@ -241,36 +239,30 @@ def _flow(model)->bool:
     try: return not hasattr(model, 'log_prob') and hasattr(model(), 'log_prob')
     except Exception: return False
 
-# %% ../../nbs/commands/00_shell.ipynb #05a5d849
+# %% ../../nbs/commands/00_shell.ipynb #aa8c2186
 def load_model(target:str, device='cpu'): # a `Run`, or a density
     "The model of a run folder or of `module:factory`"
     if Path(target).is_dir(): return open_run(target, device)
     from torch import nn
     from ncml.loss import as_density
-    (module,_,factory),need = target.partition(':'),f"target: need a run folder or module:factory, got {target!r}"
-    if not factory: raise ValueError(need)
+    (module,_,factory),need = target.partition(':'),f"target: need a run folder or module:factory, got {target!r}: "
     if '' not in sys.path: sys.path.insert(0, '') # a console script does not look in the present folder
     try: model = getattr(import_module(module), factory)()
-    except (Exception, SystemExit) as e: raise ValueError(f"{need}: {type(e).__name__}: {e}") from e
-    if _flow(model): raise ValueError(f"{need}, whose model has log_prob only after a call; return "
-        "Dequantized(lambda x: flow().log_prob(x.flatten(1)), n_bits) of ncml.instruments.adapters")
+    except (Exception, SystemExit) as e: raise ValueError(f"{need}{type(e).__name__}: {e}") from e
+    if _flow(model): raise ValueError(need + "log_prob only after a call; return ncml.instruments.adapters.Dequantized("
+        "lambda x: flow().log_prob(x.flatten(1)), n_bits)")
     if not hasattr(model, 'score') or hasattr(model, 'log_prob'): model = as_density(model)
     return model.to(device) if isinstance(model, nn.Module) else model
 
-# %% ../../nbs/commands/00_shell.ipynb #4270f7c4
-def noise_words(sde, t_max:float, p_clean:float, n_bits:int)->str:
-    "The noise of a training in words"
-    if p_clean==1: return 'no noise, plain maximum likelihood'
-    name,levels = type(sde).__name__.removesuffix('SDE'),sde.levels_at(t_max, n_bits)
-    return f"noise: {name} up to {levels:.3g} levels (t ≤ {t_max:.3g}), {p_clean:.0%} clean images"
-
+# %% ../../nbs/commands/00_shell.ipynb #fc3c7346
 def in_a_line(name:str, o)->str: # a `Run`, or a density
     "A model in words"
     if not isinstance(o, tuple): return f"{name}: a model of yours, of images x on [-1, 1]"
-    m,noise = o.model,o.config['noise']
+    m,d,t = o.model,o.config['noise'],o.config['noise']['t_max']
     n,shape = sum(p.numel() for p in m.parameters()),'×'.join(map(str, o.config['data']['shape']))
-    return (f"{name}: {n:,} parameters, images {shape} of {m.n_bits} bits; "
-            + noise_words(o.sde, noise['t_max'], noise['p_clean'], m.n_bits))
+    levels = f"{type(o.sde).__name__.removesuffix('SDE')} up to {o.sde.levels_at(t, m.n_bits):.3g} levels (t ≤ {t:.3g})"
+    noise = f"{levels}, {d['p_clean']:.0%} clean images" if d['p_clean']<1 else 'none, plain maximum likelihood'
+    return f"{name}: {n:,} parameters, images {shape} of {m.n_bits} bits; noise: {noise}"
 
 # %% ../../nbs/commands/00_shell.ipynb #c5641188
 def load_models(targets:dict, device='cpu', kind=None, load=load_model)->dict: # `{name: Run or density}`
@@ -282,25 +274,26 @@ def load_models(targets:dict, device='cpu', kind=None, load=load_model)->dict: #
         print(in_a_line(k, o), flush=True)
     return found
 
-# %% ../../nbs/commands/00_shell.ipynb #acee6bd1
+# %% ../../nbs/commands/00_shell.ipynb #b4351fce
 def run_time(run, t:float|None=None, levels:float|None=None)->float:
     "`t`, or the time of noise in `levels`, which the `Run` must have been trained for; default its largest"
     noise = run.config['noise']
     largest = noise['t_max'] if noise['p_clean']<1 else 0.
-    if None not in (t, levels): raise ValueError(f"t, levels: need at most one, got {t:g} and {levels:g}")
-    if levels: t = run.sde.t_at_levels(levels, run.model.n_bits)
+    both = None not in (t, levels)
+    if levels and not both: t = run.sde.t_at_levels(levels, run.model.n_bits)
     if t is None: t = largest if levels is None else 0.
-    if 0<=t<=largest*(1+1e-6): return min(t, largest)
-    raise ValueError(f"t, levels: need a time from 0 to {largest:g}, the largest of {run.path}, got {t:g}")
+    if 0<=t<=largest*(1+1e-6) and not both: return min(t, largest)
+    got = f"{t:g} and {levels:g} levels" if both else f'{t:g}'
+    raise ValueError(f"t, levels: need one time from 0 to {largest:g}, the largest of {run.path}, got {got}")
 
-# %% ../../nbs/commands/00_shell.ipynb #b0386da4
-def _built_in(source)->bool:
+# %% ../../nbs/commands/00_shell.ipynb #8347f4c3
+def built_in(source)->bool:
     from ncml.data.loaders import public_sets
     return str(source) in {'digits','photos',*public_sets}
 
 def trained_on(d:dict, source)->bool: # 'data' of a run's configuration; as in `get_dls`
     "Is `source` what a run was trained with?"
-    if _built_in(source) or _built_in(d['source']): return d['source']==str(source)
+    if built_in(source) or built_in(d['source']): return d['source']==str(source)
     a,b = Path(d['source']),Path(source)
     return a.resolve()==b.resolve() or a.name==b.name and not a.exists()
 
@@ -315,51 +308,44 @@ class TestSet(NamedTuple):
 
     def labels(self, o): return self.y if getattr(density(o), 'n_classes', 0) else None # for a model
 
-# %% ../../nbs/commands/00_shell.ipynb #71a86177
-def same_images(runs:dict, where:dict, dls)->dict: # `{name: are these the images of its training? None if unknown}`
-    "Compare the digests of the images of `runs` with the images of `dls`, loaded as `where` says"
+# %% ../../nbs/commands/00_shell.ipynb #119036a0
+def own_runs(runs:dict, source, where:dict, dls)->dict: # options of `get_dls`
+    "Those of `runs` that were trained on the images of `dls`, by digest, else by path"
     from ncml.learner import image_digest
-    d = dls.train_ds
-    def known(c): return c.get('digest') and {k:c.get(k) for k in where}==where and c.get('n_bits', d.n_bits)==d.n_bits
-    digests = {k:o.config['data']['digest'] if known(o.config['data']) else None for k,o in runs.items()}
-    own = any(digests.values()) and image_digest(d.u, d.n_bits)
-    return {k:o and o==own for k,o in digests.items()}
-
-# %% ../../nbs/commands/00_shell.ipynb #8e4174b7
-def own_runs(runs:dict, source, where:dict, dls)->dict:
-    "Those of `runs` that were trained on the images of `dls`; raises where others have taken their place"
-    same,own = same_images(runs, where, dls),{}
+    d,own = dls.train_ds,{}
     for k,o in runs.items():
         c = o.config['data']
-        if trained_on(c, source) and same[k] is False:
-            raise ValueError(f"data: need the images that {o.path or k} was trained on, got others in {str(source)!r}; "
-                             "rename that, or give by --data where those are")
-        if trained_on(c, source) or same[k]: own[k] = o
+        here = trained_on(c, source)
+        known = c.get('digest') and all(c.get(i)==v for i,v in dict(where, n_bits=d.n_bits).items())
+        same = image_digest(d.u, d.n_bits)==c['digest'] if known else here
+        if same: own[k] = o
+        elif here: raise ValueError(f"data: need the images that {o.path or k} was trained on, got others in {source}; "
+            "rename that, or give by --data where those are")
     return own
 
-# %% ../../nbs/commands/00_shell.ipynb #02bb020f
-def check_runs(runs:dict, own:dict, fixed:bool, classes): # is the test part the same for all seeds?
-    "Raise where those of `runs` that own the images split them differently, or where labels mean other classes"
-    if len({o.config['data']['seed'] for o in own.values()})>1 and not fixed:
-        seeds = {k:(d['source'], d['seed']) for k,d in ((k, o.config['data']) for k,o in own.items())}
-        raise ValueError(f"targets: need runs trained on the same images, split by the same seed, got {seeds}")
-    for k,o in runs.items():
-        own_classes = o.config['data'].get('classes')
-        if o.model.n_classes and own_classes!=list(map(str, classes or [])) and (classes or k in own):
-            raise ValueError(f"data: need the classes {own_classes} of {k}, got {classes}")
+# %% ../../nbs/commands/00_shell.ipynb #5abdec49
+def check_runs(runs:dict, own:dict, strange:bool, fixed:bool, classes): # is the test part the same for all seeds?
+    "Raise where runs are `strange` to each other, split their `own` images differently, or know other classes"
+    every = {k:o.config['data'] for k,o in runs.items()}
+    if strange or len({every[k]['seed'] for k in own})>1 and not fixed:
+        some = {k:(d['source'], d['seed']) for k,d in every.items()}
+        raise ValueError(f"targets: need runs trained on the same images, split by the same seed, got {some}")
+    for k,d in every.items():
+        if runs[k].model.n_classes and d['classes']!=list(map(str, classes or [])) and (classes or k in own):
+            raise ValueError(f"data: need the classes {d['classes']} of {k}, got {classes}")
 
-# %% ../../nbs/commands/00_shell.ipynb #2d4e0f81
-def _origin(runs:dict, data, options:dict)->dict:
-    "Source, size, channels, seed and root of the images, of the run on these or the first, and of `options`"
+# %% ../../nbs/commands/00_shell.ipynb #43c7a38e
+def origin(runs:dict, data, **options)->dict:
+    "Source, size, channels, seed and root of the images: of the run on these, or the first; then of `options`"
     if not (data or runs): raise ValueError("data: need images to test with, got no run and no --data")
-    d = next((d for d in (o.config['data'] for o in runs.values()) if not data or trained_on(d, data)), None)
-    d = d or next((o.config['data'] for o in runs.values()), dict(size=None, channels=None, seed=0, root='data'))
-    d = d | {k:v for k,v in (options | dict(source=data)).items() if v is not None}
-    if data or _built_in(d['source']) or Path(d['source']).exists(): return d
+    every = [o.config['data'] for o in runs.values()] or [dict(size=None, channels=None, seed=0, root='data')]
+    d = next((o for o in every if data and runs and trained_on(o, data)), every[0])
+    d = d | {k:v for k,v in dict(options, source=data).items() if v is not None}
+    if data or built_in(d['source']) or Path(d['source']).exists(): return d
     who = next(o.path or k for k,o in runs.items())
     raise ValueError(f"data: {who} was trained on {d['source']}, which is not here; give its images by --data")
 
-# %% ../../nbs/commands/00_shell.ipynb #4d171c84
+# %% ../../nbs/commands/00_shell.ipynb #6694cd78
 def test_images(
     found:dict, # `{name: Run or model}`
     data=None, n=None, # source, default that of the runs; at most so many
@@ -368,29 +354,22 @@ def test_images(
     device=None # of the loaders
 )->TestSet:
     "Images to test models with"
+    import torch
     from ncml.data.loaders import get_dls
+    from ncml.learner import random_images
     runs = {k:o for k,o in found.items() if isinstance(o, tuple)}
-    d = _origin(runs, data, dict(size=size, channels=channels, root=root))
+    d = origin(runs, data, size=size, channels=channels, root=root)
     bits = bits or next((m.n_bits for m in map(density, found.values()) if getattr(m, 'n_bits', None)), None)
     where = {k:d[k] for k in ('size','channels','seed')}
     dls = get_dls(d['source'], bits, root=d['root'], download=download, device=device, **where)
     own = own_runs(runs, d['source'], where, dls)
     part = 'test' if len(dls.loaders)>2 else 'valid' if own or held_out else 'given'
-    if not data and len(own)<len(runs):
-        raise ValueError(f"targets: need runs trained on the same images, got {[*own]} on {d['source']}, and {[*runs]}")
-    check_runs(runs, own, part=='test' and d['source']!='digits', dls.train_ds.classes)
-    return _taken(dls, part, n, d, where)
-
-# %% ../../nbs/commands/00_shell.ipynb #8f48454a
-def _taken(dls, part, n, d, where):
-    "`n` images of a part as a `TestSet`"
-    import torch
-    from ncml.learner import random_images
+    check_runs(runs, own, len(own)<len(runs) and not data, part=='test' and d['source']!='digits', dls.train_ds.classes)
     sets = [o.dataset for o in dls.loaders][0 if part=='given' else -1:]
     u,y = (None if o[0] is None else torch.cat(o) for o in zip(*((o.u,o.y) for o in sets), strict=True))
     u,y = random_images(SimpleNamespace(u=u, y=y), n, d['seed'])
     facts = dict(source=bare(d['source']), part=part, n=len(u), shape=list(u.shape[1:]), n_bits=sets[0].n_bits, **where)
-    shape = '×'.join(map(str, facts['shape']))
+    shape = '×'.join(map(str, u.shape[1:]))
     print(f"{len(u)} {part} images {shape} of {sets[0].n_bits} bits, {facts['source']}", flush=True)
     return TestSet(u, y, dls, facts, d['root'])
 
@@ -425,7 +404,7 @@ def result_record(f, args:dict, found:dict, images:TestSet)->dict: # JSON-able
     device = get_device(args.get('device'))
     return dict(command=command_line(f, args), runs=runs, images=images.facts, **made_with(device))
 
-# %% ../../nbs/commands/00_shell.ipynb #043aabc6
+# %% ../../nbs/commands/00_shell.ipynb #84640fef
 @contextmanager
 def new_result(
     out, # path, or None for the default
@@ -440,7 +419,4 @@ def new_result(
     if out.suffix not in kinds or not out.parent.is_dir():
         raise ValueError(f"out: need a {' or '.join(kinds)} file in a folder that exists, got {str(out)!r}")
     paths = [out, *(out.with_suffix(o) for o in names[1:])]
-    with ExitStack() as stack:
-        try: files = stack.enter_context(new_files(*paths))
-        except OSError as e: raise ValueError(f"out: need a folder that can be written, got {e}") from e
-        yield files,paths
+    with new_files(*paths) as files: yield files,paths
