@@ -63,17 +63,18 @@ def sanity_result(found:dict, images, fs:list, pis, bs:int, seed:int)->tuple: # 
     ax = plot_sanity({', '.join(o):rows for o,rows in table.groupby(['model','perturbation'], sort=False)})
     return table,entries,ax
 
-# %% ../../nbs/commands/03_evaluate.ipynb #f12f13bd
+# %% ../../nbs/commands/03_evaluate.ipynb #b0bdc364
 def show_sanity(table, entries:list, found:dict)->list: # of lines
     "Print the table and the meaning of its bits; returns how to read it and what to do next"
     from ncml.instruments.ledger import quote
-    narrow = table.drop(columns=[o for o in table if o.endswith(('low','high'))])
-    title = 'bits per dimension at t = 0; less that at π = 0 (diff); less that of the first model (vs)'
-    show_table(title, narrow, index=False)
+    several = len(found)>1
+    narrow = [o for o in table if not o.endswith(('low','high')) and (several or not o.startswith('vs'))]
+    title = 'bits per dimension at t = 0; less that at π = 0 (diff)' + '; less that of the first model (vs)'*several
+    show_table(title, table[narrow], index=False)
     print(*map(quote, entries), sep='\n')
     hints = ['Lower bpd is better. diff is the cost of a change that nobody sees: near 0 for a model of what one sees.']
     run = [*found.values()][0]
-    if len(found)>1 or not isinstance(run, tuple) or run.config['noise']['p_clean']==1: return hints
+    if several or not isinstance(run, tuple) or run.config['noise']['p_clean']==1: return hints
     return [*hints, f"Next: train the same with --objective ml, then ncml_sanity {run.path},THAT_RUN"]
 
 # %% ../../nbs/commands/03_evaluate.ipynb #ff576a64
