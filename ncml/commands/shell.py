@@ -63,10 +63,10 @@ def respell(
 # %% ../../nbs/commands/00_shell.ipynb #3350ab6e
 if in_shell(): sys.argv[1:] = respell(sys.argv[1:])
 
-# %% ../../nbs/commands/00_shell.ipynb #5d712926
-aliases = dict(source='data', path='data', valid_pct='data', u='data', x='data', n_bits='bits', ts='t', n_steps='steps',
-    known='rows,box', n_heads='net', pi='pis', bit='perturb', skip='only', run='target,targets', target='run,targets',
-    targets='target,run', model='target,targets,run', images='n') # name in the library: options it may stand for
+# %% ../../nbs/commands/00_shell.ipynb #abf16fda
+aliases = dict(source='data', path='data', valid_pct='data', u_train='data', u='data', x='data', n_bits='bits', ts='t',
+    n_steps='steps', known='rows,box', n_heads='net', pi='pis', bit='perturb', skip='only', images='n',
+    run='target,targets', target='run,targets', targets='target,run', model='target,targets,run') # own: options
 
 # %% ../../nbs/commands/00_shell.ipynb #d581d14f
 @contextmanager
