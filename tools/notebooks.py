@@ -60,8 +60,17 @@ def picture_problems(cell):
     alt = quoted(directives(s).get('fig-alt:', ''))
     if alt is None or len(alt)<15: yield f'a picture needs a line #| fig-alt: "…" (one sentence, in quotes): {start!r}'
 
-def problems(nb, name, modules=True):
-    "What is wrong with notebook `nb`, a dict; `modules`: its title names its module"
+def link_problems(nb, fn):
+    "Relative links and pictures in the Markdown of notebook `nb`, of file `fn`, that lead nowhere"
+    for c in nb['cells']:
+        if c['cell_type']!='markdown': continue
+        prose = re.sub(r'```.*?```|`[^`\n]*`|\$[^$]*\$', '', text(c['source']), flags=re.S)
+        for o in re.findall(r'\]\(([^)#\s]+)', prose) + re.findall(r'(?:src|href)="([^"#]+)', prose):
+            if not re.match(r'[a-z]+:', o) and not (fn.parent/o).exists(): yield f'a link leads nowhere: {o}'
+
+def problems(nb, name, fn=None):
+    "What is wrong with notebook `nb`, a dict, of file `fn`"
+    if fn: yield from (f'{name}: {o}' for o in link_problems(nb, fn))
     code = [c for c in nb['cells'] if c['cell_type']=='code']
     outs,source = [o for c in code for o in c['outputs']],[text(c['source']) for c in code]
     if code and not outs: yield f'{name}: no stored outputs. Run it from the top and save it'
@@ -75,7 +84,7 @@ def problems(nb, name, modules=True):
     exp = [d['default_exp'] for s in source if 'default_exp' in (d := directives(s))]
     title = next((l for c in nb['cells'] if c['cell_type']=='markdown' for l in text(c['source']).splitlines() if l.startswith('# ')), '')
     if not title: yield f'{name}: no title, a line that begins with "# "'
-    if modules and exp and f'ncml.{exp[0]}' not in title: yield f'{name}: the title needs the name of its module, "{title} (ncml.{exp[0]})"'
+    if exp and f'ncml.{exp[0]}' not in title: yield f'{name}: the title needs the name of its module, "{title} (ncml.{exp[0]})"'
 
 def hints(nb, name):
     "What is worth a look in notebook `nb`"
@@ -121,6 +130,8 @@ def selftest():
     assert 'table of 13 columns' in [*hints(dict(cells=[code('table', **{'text/html': table})]), 'a.ipynb')][0]
     with tempfile.TemporaryDirectory() as tmp:
         for o in ('a', 'b'): (Path(tmp)/f'{o}.ipynb').write_text('{}')
+        links = md('[a](a.ipynb) [b](b.ipynb#part) ![x](https://a.b/c.png) `[d](d)` [e](e.ipynb) ![f](images/f.png)')
+        assert [*link_problems(dict(cells=[links]), Path(tmp)/'a.ipynb')]==[f'a link leads nowhere: {o}' for o in ('e.ipynb', 'images/f.png')]
         (Path(tmp)/'sidebar.yml').write_text('- a.ipynb\n- a.ipynb\n- c.ipynb\n')
         assert len([*sidebar_problems(Path(tmp))])==3
     print('each check of the notebooks can fail')
@@ -130,7 +141,7 @@ def main():
     if '--selftest' in sys.argv: return selftest()
     books = {fn.relative_to(nbs).as_posix():json.loads(fn.read_text(encoding='utf-8')) for fn in notebooks(nbs)}
     for name,nb in books.items(): print(*(f'hint: {o}\n' for o in hints(nb, name)), sep='', end='')
-    bad = [p for name,nb in books.items() for p in problems(nb, name)] + [*sidebar_problems(nbs)] + ([] if books else ['there are no notebooks'])
+    bad = [p for name,nb in books.items() for p in problems(nb, name, nbs/name)] + [*sidebar_problems(nbs)] + ([] if books else ['there are no notebooks'])
     if bad: raise SystemExit('\n'.join(bad))
     print(len(books), 'notebooks')
 

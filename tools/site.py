@@ -4,6 +4,7 @@ listed, and `nbdev_docs` must leave every tracked file as it was. A do-nothing `
 renders, and the site is put into FOLDER. `--selftest` shows that the checks can fail. Needs the development requirements and git."""
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -74,6 +75,8 @@ def build(project, render=None):
         path = os.pathsep.join([str(tmp/'bin'), str(Path(sys.executable).parent), os.environ.get('PATH', '')])
         rc = subprocess.run(['nbdev_docs', '--n_workers', '0'], cwd=folder, env=dict(os.environ, PATH=path, PYTHONPATH=str(folder))).returncode
         if rc: bad.append(f'nbdev_docs: exit status {rc}')
+        elif (url := re.search('repo-url: "(.*)"', (folder/'nbs'/'nbdev.yml').read_text())[1]) not in (folder/'nbs'/'_quarto.yml').read_text():
+            bad.append(f'_quarto.yml: no link to the repository of settings.ini, {url}')
         bad += [f'nbdev_docs changed a tracked file: {o}' for o in git(folder, 'status', '--porcelain').splitlines()]
         if render and not rc: shutil.copytree(folder/'_docs', render, dirs_exist_ok=True)
         return bad
@@ -90,7 +93,7 @@ def selftest():
             tmp = Path(tmp)
             for o in ('ncml', 'nbs'): (tmp/o).mkdir()
             for o,s in {'settings.ini': settings, '.gitignore': (root/'.gitignore').read_text(encoding='utf-8'), 'README.md': 'as it was\n', 'ncml/__init__.py': '__version__ = "0.0.1"\n',
-                'ncml/levels.py': '__all__ = ["half"]\n', 'nbs/_quarto.yml': 'project:\n  type: website\n', 'nbs/sidebar.yml': '', 'nbs/index.ipynb': nb('# A project'), 'nbs/08_ood.ipynb': nb(*cells)}.items():
+                'ncml/levels.py': '__all__ = ["half"]\n', 'nbs/_quarto.yml': (root/'_quarto.yml').read_text(encoding='utf-8'), 'nbs/sidebar.yml': '', 'nbs/index.ipynb': nb('# A project'), 'nbs/08_ood.ipynb': nb(*cells)}.items():
                 (tmp/o).write_text(s)
             git(tmp, 'init', '-q')
             subprocess.run(['nbdev_export'], cwd=tmp, check=True, capture_output=True, env=dict(os.environ, PYTHONPATH=str(tmp), PATH=os.pathsep.join([str(Path(sys.executable).parent), os.environ['PATH']])))
@@ -101,6 +104,7 @@ def selftest():
         'NameError': lambda: lines((*good, 'import sys\nfolder.append(1)')),
         'ModuleNotFoundError': lambda: lines((*good, 'from readme import blocks')),
         'does not find the page': lambda: lines((good[0].replace('out of', 'out-of'), *good[1:])),
+        'no link to the repository': lambda: lines(good, settings.replace('user = ', 'user = other-')),
         'changed a tracked file:  M README.md': lambda: lines(good, settings.replace('readme_nb', 'other_key'))}
     rc,out = lines(good)
     assert rc==0, out
@@ -114,6 +118,7 @@ def main():
     args = sys.argv[1:]
     if '--selftest' in args: return selftest()
     render = Path(args.pop(args.index('--render')+1)).resolve() if '--render' in args else None
+    if render and not shutil.which('quarto'): raise SystemExit('--render: need quarto on PATH (https://quarto.org)')
     folders = [o for o in args if o!='--render']
     bad = build(Path(folders[0]).resolve() if folders else root, render)
     if bad: raise SystemExit('\n'.join(bad))
