@@ -82,9 +82,12 @@ def problems(nb, name, fn=None):
         if not d.keys() & marks and d.get('eval:')!='false' and 'nbdev_export()' not in s and mixed(s):
             yield f'{name}: imports beside code, and the docs build runs this cell alone: {s[:60]!r}'
     exp = [d['default_exp'] for s in source if 'default_exp' in (d := directives(s))]
-    title = next((l for c in nb['cells'] if c['cell_type']=='markdown' for l in text(c['source']).splitlines() if l.startswith('# ')), '')
-    if not title: yield f'{name}: no title, a line that begins with "# "'
-    if exp and f'ncml.{exp[0]}' not in title: yield f'{name}: the title needs the name of its module, "{title} (ncml.{exp[0]})"'
+    start = next((text(c['source']).strip() for c in nb['cells'] if c['cell_type']=='markdown' and re.search('^# ', text(c['source']), re.M)), '')
+    title = start.splitlines()[0] if start else ''
+    if not title.startswith('# '): yield f'{name}: no title, a cell that begins with "# "'
+    elif exp and f'ncml.{exp[0]}' not in title: yield f'{name}: the title needs the name of its module, "{title} (ncml.{exp[0]})"'
+    if lost := [l for l in start.splitlines()[1:] if l.strip() and not l.startswith('> ')]:
+        yield f'{name}: the site drops what follows title and subtitle in their cell; it needs a cell of its own: {lost[0][:60]!r}'
 
 def hints(nb, name):
     "What is worth a look in notebook `nb`"
@@ -123,6 +126,7 @@ def selftest():
     assert not found(good), found(good)
     for what,cells in faults.items():
         for c in cells: assert [o for o in found([*good, c]) if what in o] and len(found([*good, c]))==1, (what, c, found([*good, c]))
+    assert 'drops what follows' in found([md(title+'\n\n> Of images\n\nThis chapter'), *good[1:]])[0] and not found([md(title+'\n\n> Of images'), *good[1:]])
     assert 'name of its module' in found([md('# Levels'), *good[1:]])[0] and 'no title' in found(good[1:])[0]
     assert 'no stored outputs' in found([md(title), dict(code('1'), outputs=[])])[0]
     assert not found([md('# Study'), code('import sys\nsys.path.append("x")')]) # nothing is documented, so nothing is run
