@@ -149,7 +149,7 @@ class AxialAttention(nn.Module):
         col = self.col((h+row).transpose(1, 2)).transpose(1, 2)
         return (h + row + col).permute(0, 3, 1, 2)*self.skip_scale
 
-# %% ../nbs/03_ncpn.ipynb #00aa3312
+# %% ../nbs/03_ncpn.ipynb #d778b711
 class NoiseEmbedding(nn.Module):
     "Embedding of time and class, with a vector for t = 0"
     def __init__(self, d_emb:int, t_max:float, n_classes:int=0, n_freq:int=32, freq_scale:float=2.): # periods in T
@@ -166,7 +166,7 @@ class NoiseEmbedding(nn.Module):
         a = 2*math.pi*self.position(t)[:,None].to(self.freq.dtype)*self.freq
         e = self.mlp(torch.cat([a.sin(), a.cos()], 1))
         e = torch.where((t==0)[:,None], self.clean.to(e.dtype), e)
-        if self.label: e = e + self.label(torch.full_like(t, self.n_classes, dtype=torch.long) if y is None else y.long())
+        if self.label: e = e + self.label(torch.full_like(t, self.n_classes).long() if y is None else y.long())
         return F.silu(e)
 
 # %% ../nbs/03_ncpn.ipynb #8f98d6f4
