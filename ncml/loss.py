@@ -74,9 +74,9 @@ def names_bs(n:int):
         what = f"bs: need fewer than {n} images at a time" if n>1 else "bs: need room for one image"
         raise MemoryError(f"{what}, the memory is full") from e
 
-# %% ../nbs/04_loss.ipynb #c7275d2f
+# %% ../nbs/04_loss.ipynb #7e4f86c8
 def bpd(model, x:Tensor, t:float|Tensor=0., y:Tensor|None=None)->Tensor: # (n,)
-    "Bits per dimension of `x` (n,c,h,w), on [-1,1] if clean, at time `t`, one for all or (n,), in evaluation mode"
+    "Bits per dimension of `x` (n,c,h,w), in [-1,1] if clean, at `t`, one for all or (n,), in evaluation mode"
     t = as_time(t, check_images(x))
     with evaluating(model): return bits_per_dim(check_log_prob(model.log_prob(x, t, y), x), x)
 
@@ -186,12 +186,12 @@ def check_finite(v:Tensor, what:str='log_prob', where:str='')->Tensor: # `v` its
     if not (bad := ~v.isfinite()).any(): return v
     raise ValueError(f"{what}: need finite values{where and ' at '+where}, got {v[bad][0].item()} for {_which(bad)}")
 
-# %% ../nbs/04_loss.ipynb #2f40e8a6
+# %% ../nbs/04_loss.ipynb #d7de1f5f
 def check_mass(b:Tensor, kind:str|None=None, n_bits:int|None=None)->Tensor: # `b` itself
     "Raise if bits per dimension (n,) are below 0; of a 'bound' or 'estimate' warn, and if their mean exceeds `n_bits`"
     if n_bits and len(b) and (mean := b.mean().item())>1.02*n_bits:
         warnings.warn(f"log_prob: {mean:.4g} bits per dimension for levels of {n_bits} bits, worse than a uniform "
-                      "model; x lies in [-1,1], does the model expect that?", stacklevel=2)
+                      "model; does it expect x in [-1,1]?", stacklevel=2)
     if not (bad := b<-1e-6).any(): return b
     message = (f"log_prob: need the log mass of levels in nats, got {b.min():.4g} bits per dimension for "
                f"{_which(bad)}; is its sign turned, or does a density in x lack its D·log Δ?")

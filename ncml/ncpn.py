@@ -8,7 +8,7 @@ __all__ = ['mixtures', 'presets', 'WNConv2d', 'DownShiftedConv2d', 'DownRightShi
            'rotary_angles', 'rotate', 'LineAttention', 'AxialAttention', 'NoiseEmbedding', 'Block', 'NCPN',
            'full_precision', 'appendix', 'dependency_map', 'rescale', 'data_init', 'preset', 'ncpn', 'summary']
 
-# %% ../nbs/03_ncpn.ipynb #2f44d93b
+# %% ../nbs/03_ncpn.ipynb #a6da5944
 import copy
 import math
 import pkgutil
@@ -22,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from fastcore.basics import patch
 from .logistic import DiscretizedLogisticMixture, LogisticMixture
 from .logistic import dequantize, marginal_params, n_params, uniform_params
-from .sde import as_time, check_bits, check_images, check_times, content_generators, level_width, pick
+from .sde import as_time, check_bits, check_images, check_times, content_generators, level_width, pick, readable
 
 # %% ../nbs/03_ncpn.ipynb #cb62a52f
 class WNConv2d(nn.Conv2d):
@@ -254,19 +254,17 @@ def streams(self:NCPN, u, ul, emb): # (n,f,h,w) twice, (n,d_emb) -> last (n,f,h,
         for block in level: u,ul = block(u, ul, emb, *skips.pop())
     return ul
 
-# %% ../nbs/03_ncpn.ipynb #accd8c9a
+# %% ../nbs/03_ncpn.ipynb #4e76370d
 def full_precision(x):
     "Context without autocast"
     return nullcontext() if x.device.type=='meta' else torch.autocast(x.device.type, enabled=False)
 
 @patch
 def check(self:NCPN, t, y=None): # (n,), (n,)
-    "Raise unless the times are at most T and `y` are classes; values are looked at on the CPU only"
+    "Raise unless the times are at most T and `y` are classes"
     check_times(t, self.t_max or math.inf)
-    if y is None: return
     k,whole = self.n_classes,torch.is_tensor(y) and y.shape==t.shape and not y.is_floating_point()
-    look = whole and y.device.type=='cpu' and not torch.compiler.is_compiling()
-    if k and whole and not (look and not ((y>=0) & (y<=k)).all()): return
+    if y is None or k and whole and (not readable(y) or ((y>=0) & (y<=k)).all()): return
     need = f'({len(t)},) whole numbers 0 to {k}' if k else 'a network with classes'
     raise ValueError(f"y: need {need}, got {y}")
 
@@ -301,7 +299,7 @@ def log_prob(self:NCPN,
     x = self.dequantized(x, t)
     return self.dist(x, t, y).log_prob(x).sum((1,2))
 
-# %% ../nbs/03_ncpn.ipynb #30dc1089
+# %% ../nbs/03_ncpn.ipynb #c2a83c29
 @patch(as_prop=True)
 def noise_channels(self:NCPN)->int: return 1 + 2*self.n_channels # Of the noise for `dist(…).sample`
 
@@ -323,8 +321,7 @@ def dequantized(self:NCPN, x, t): # (n,c,h,w), (n,)
     "`x`; for a continuous head with uniform noise at t = 0: fresh in training, else a function of the image"
     if not self.dequantizes: return x
     t = as_time(t, x)
-    unseen = self.training and t.device.type!='cpu' # a look would wait for a GPU
-    if not (unseen or (t==0).any()): return x
+    if (readable(t) or not self.training) and not (t==0).any(): return x
     generators = None if self.training else content_generators(x, 0, self.n_bits, 'dequantize')
     return dequantize(x, t==0, level_width(self.n_bits), generators)
 
