@@ -6,15 +6,14 @@
 __all__ = ['jobs', 'net_changes', 'free_name', 'run_path', 'with_defaults', 'new_learner', 'train_options', 'last_lines',
            'write_run', 'ncml_train']
 
-# %% ../../nbs/commands/01_train.ipynb #2301d2ff
+# %% ../../nbs/commands/01_train.ipynb #c4792839
 import os
 from pathlib import Path
 from fastcore.script import call_parse, store_true
 from . import shell
-from .shell import (Bits, Bs, Channels, Device, Download, Root, Seed, Size, at_least, choice,
-    command_errors, command_line, numbers)
+from .shell import Bs, Device, Download, Seed, at_least, choice, command_errors, command_line, numbers
 
-# %% ../../nbs/commands/01_train.ipynb #e8d31610
+# %% ../../nbs/commands/01_train.ipynb #e9096d83
 jobs = dict(digits=dict(levels=1.5, epochs=24, lr=4e-3, dropout=0.35)) # data: its defaults
 
 def net_changes(
@@ -23,7 +22,9 @@ def net_changes(
     "Arguments of `NCPN` from the option `--net`"
     pairs = [o.partition('=') for o in (text or '').split(',') if o.strip()]
     known = ('n_filters','n_blocks','n_scales','n_mix','n_heads','d_emb')
-    return {choice('net', k.strip(), known):numbers('net', v, int)[0] for k,_,v in pairs}
+    net = {choice('net', k.strip(), known):numbers('net', v, int)[0] for k,_,v in pairs}
+    at_least(net=(min([v + (k=='n_heads') for k,v in net.items()], default=1), 1)) # no heads are none
+    return net
 
 # %% ../../nbs/commands/01_train.ipynb #7117f293
 def free_name(stem:str)->Path:
@@ -101,7 +102,7 @@ def write_run(args:dict, o:dict, path:Path)->Path: # options as given, and with 
     print(table.round(4).to_string(index=False), *last_lines(args, path), sep='\n')
     return path
 
-# %% ../../nbs/commands/01_train.ipynb #687c1003
+# %% ../../nbs/commands/01_train.ipynb #3ad0848f
 @call_parse
 @command_errors
 def ncml_train(
@@ -125,7 +126,11 @@ def ncml_train(
     limit:int=None, # most training images (default: all)
     n_samples:int=8, # images in each row of samples.png, 0 for none
     n:int=1000, # most test images in the sanity table
-    size:Size=None, bits:Bits=None, channels:Channels=None, root:Root='data', download:Download=False,
+    size:int=None, # resize and crop to this side (default: as the images are)
+    bits:int=None, # bits of a level (default: all)
+    channels:int=None, # 1 for grey, 3 for colour (default: as the images are)
+    root:str='data', # folder of public sets
+    download:Download=False,
     device:Device=None, seed:Seed=0, bs:Bs=64
 )->Path: # the run folder
     """Train a model and write a run folder: weights, configuration, history, samples, sanity table.
@@ -133,7 +138,8 @@ def ncml_train(
     Example: ncml_train photos --minutes 5"""
     args = dict(locals())
     at_least(epochs=(epochs, 1), minutes=(minutes, .001), limit=(limit, 2), n_samples=(n_samples, 0), n=(n, 1),
-        size=(size, 1), bs=(bs, 2))
+        size=(size, 1), bs=(bs, 2), lr=(lr, 0), ema=(ema, 0), seed=(seed, 0))
+    if ema>=1: raise ValueError(f"ema: need a decay below 1, got {ema}")
     choice('objective', objective, ('ncml','ml'))
     choice('sde', sde, ('vp','subvp','ve'))
     path,o = run_path(args, objective),with_defaults(args)

@@ -89,13 +89,15 @@ def end_now(number, frame=None):
     "A handler of signals"
     raise signal_error(number)
 
-# %% ../../nbs/training/01_train.ipynb #0a25c9cf
+# %% ../../nbs/training/01_train.ipynb #0dca92aa
+_signals = 'SIGINT','SIGTERM','SIGHUP','SIGPIPE'
+
 @contextmanager
 def on_signals(f): # of `number, frame`
     "Signals that would end the process call `f`, in the main thread; restored at the end"
     main = threading.current_thread() is threading.main_thread()
     own = signal.SIG_DFL,signal.default_int_handler,end_now
-    old = {s:signal.getsignal(s) for k in ('SIGINT','SIGTERM','SIGHUP') if main and (s := getattr(signal, k, None))}
+    old = {s:signal.getsignal(s) for k in _signals if main and (s := getattr(signal, k, None))}
     old = {s:h for s,h in old.items() if h in own} # not where somebody else handles or ignores them
     for s in old: signal.signal(s, f)
     try: yield
@@ -192,13 +194,14 @@ def fit_into(
         _save(folder, learn, info or {}, lr, start, why)
     return ended or watch.number and signal_error(watch.number) # one that came while the files were written
 
-# %% ../../nbs/training/01_train.ipynb #21f13c67
+# %% ../../nbs/training/01_train.ipynb #9b65d3be
 def end_run(path:str|Path, ended:BaseException|None=None, device='cpu')->Run: # as `load_run` reads it
     "The run that `fit_into` wrote; where `ended`, a line about it before that is raised"
     run = load_run(path, device)
     if not ended: return run
     t = run.config['training']
-    print(f"ended early, after {t['steps']} steps, {t['epochs']} whole epochs: {path} holds the weights so far", flush=True)
+    done = f"{t['steps']} steps, {t['epochs']} whole epochs"
+    print(f"ended early, after {done}: {path} holds the weights so far", flush=True)
     raise ended
 
 # %% ../../nbs/training/01_train.ipynb #d5a53c21
