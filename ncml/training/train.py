@@ -248,12 +248,12 @@ def bf16_line(learn)->str:
     advice = f"; float32 (without --bf16) is {b/f:.1f} times as fast here" if b>f else ''
     return f"bfloat16: {b:.2g} s for a step, {f:.2g} s in float32{advice}"
 
-# %% ../../nbs/training/01_train.ipynb #0cb33339
+# %% ../../nbs/training/01_train.ipynb #98e3b420
 def first_lines(learn, source, path)->list: # of str
     "What a training will do: data, noise, network, device and output"
     d,sde,k = learn.noise_dist,learn.sde,learn.n_bits
     images,shape = ' + '.join(str(len(o.dataset)) for o in learn.dls.loaders),'×'.join(map(str, learn.image_shape))
-    name,levels = dict(vp='VP', subvp='sub-VP', ve='VE').get(sde.name, sde.name),sde.levels_at(d.t_max, k)
+    name,levels = type(sde).__name__.removesuffix('SDE'),sde.levels_at(d.t_max, k)
     noise = f"{name} up to {levels:.3g} levels (t ≤ {d.t_max:.3g}), {d.p_clean:.0%} clean images"
     return [f"data: {images} images of {source} (train, valid, test), {shape}, {k} bits",
         f"noise: {noise if d.p_clean<1 else 'none, plain maximum likelihood'}",
