@@ -232,7 +232,7 @@ def limit_images(dls, n:int|None, seed:int=0): # `DataLoaders`; None for all
     few.rng = Random(seed) # of the shuffling
     return DataLoaders(few, *dls.loaders[1:], device=dls.device)
 
-# %% ../../nbs/training/01_train.ipynb #7e7a2e1a
+# %% ../../nbs/training/01_train.ipynb #93e312d3
 def bf16_line(learn)->str:
     "How long a step of `learn` takes in bfloat16 and in float32; its random numbers stay as they are"
     p,d,seconds = next(learn.model.parameters()),learn.noise_dist,{True:[], False:[]}
@@ -241,7 +241,8 @@ def bf16_line(learn)->str:
     y = y if getattr(learn.density, 'n_classes', 0) else None
     for on in (True, False)*2:
         start = time.perf_counter()
-        with torch.random.fork_rng(), torch.autocast(p.device.type, torch.bfloat16, enabled=on): lp = learn.model(x, t, y)
+        with torch.random.fork_rng(), torch.autocast(p.device.type, torch.bfloat16, enabled=on):
+            lp = learn.model(x, t, y)
         lp.float().mean().backward()
         learn.model.zero_grad()
         seconds[on].append(time.perf_counter()-start)
