@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['kinds', 'meaning', 'bpd_entry', 'differs', 'ledger', 'quote']
 
-# %% ../../nbs/instruments/04_ledger.ipynb #dba0f65a
+# %% ../../nbs/instruments/04_ledger.ipynb #87f627bd
 import math
 import numpy as np
 import pandas as pd
@@ -13,7 +13,7 @@ import torch
 from ..sde import SDE, content_generators, draw_noise, get_sde, level_width, to_levels
 from ..loss import as_density, bpd, check_finite, check_mass, data_bits, evaluating, image_batches, names_bs
 from ..learner import EMA, NCMLLearner, Run, image_digest, made_with
-from ..sanity import check_bits, check_probe, mean_interval
+from ..sanity import check_clean, check_probe, mean_interval
 from ..ood import model_name
 
 # %% ../../nbs/instruments/04_ledger.ipynb #2ebd07b8
@@ -78,7 +78,7 @@ def _images(u, n_bits):
     return dict(n=len(u), shape=list(u.shape[1:]), n_bits=n_bits, images=image_digest(u, n_bits), delta=delta,
         offset=-math.log2(delta))
 
-# %% ../../nbs/instruments/04_ledger.ipynb #b91417cb
+# %% ../../nbs/instruments/04_ledger.ipynb #06bab2e5
 def bpd_entry(
     model, # log mass of levels in nats for x on [-1,1]: a density, a function of x, a `Learner`, or a `Run`
     u, # integer levels `(n,c,h,w)`, or a loader
@@ -97,7 +97,7 @@ def bpd_entry(
     if kind=='exact' and not repeats:
         raise ValueError("kind: need 'bound' or 'estimate' for other bits in each call, got 'exact'")
     check_finite(b, where=f't={t:g}')
-    b = mean_interval(check_mass(b, kind) if t else check_bits(b, n_bits, kind), level)
+    b = mean_interval(check_mass(b, kind) if t else check_clean(b, kind, n_bits), level)
     b = {k:None if math.isnan(o) else o for k,o in zip(('bpd','stderr','low','high'), b, strict=True)}
     device = next((p.device for p in getattr(density, 'parameters', list)()), 'cpu')
     return dict(model=name or model_name(density), **b, level=level, kind=kind, repeats=repeats, **_images(u, n_bits),
