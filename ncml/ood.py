@@ -266,7 +266,7 @@ def _row(name, bits, paired):
     areas = {o['set']:o['auroc'] for o in paired if o['model']==name}
     return dict(model=name, bpd_0=bits[0], bpd_1=bits[1], **areas, average=float(np.mean([*areas.values()])))
 
-# %% ../nbs/08_ood.ipynb #aa3f631e
+# %% ../nbs/08_ood.ipynb #a5b65879
 def ood_report(
     models, # `{name: model}`, or a single model, as in `ood_statistics`
     u:Tensor, sets:dict, n_bits:int, # in-distribution levels `(n,c,h,w)`, `{name: levels}` of other kinds, their bits
@@ -278,7 +278,8 @@ def ood_report(
     **kwargs # `bs` and `progress` of `ood_statistics`
 )->dict: # JSON-able: `summary` (Table 4), `link` over models, `paired` differences to the first model, `tables`
     "AUROC of several models on several sets beside their bits per dimension at π = 0 and 1"
-    kwargs['seed'],models = seed,{k:_model(m) for k,m in (models if isinstance(models, dict) else dict(model=models)).items()}
+    kwargs['seed'] = seed
+    models = {k:_model(m) for k,m in (models if isinstance(models, dict) else dict(model=models)).items()}
     images = {k:as_levels(o, n_bits) for k,o in {'in-distribution': u, **sets}.items()}
     ts,boot,u = [float(o) for o in np.ravel(t)],dict(n_boot=n_boot, seed=seed),images['in-distribution']
     if {o.shape[1:] for o in images.values()}!={u.shape[1:]}:
@@ -287,7 +288,7 @@ def ood_report(
         if statistic not in (o := ood_statistics(m, u[:1], n_bits, t=ts[0])):
             raise ValueError(f"statistic: need one of {list(o)[1:]} for {k}, got {statistic!r}")
     def bits(m): return sanity_values(m, u, n_bits, pis=1., **kwargs).mean().tolist()
-    bpd = {k:bits(m) if hasattr(m, 'log_prob') else (None,None) for k,m in models.items()} # raises for no mass of levels
+    bpd = {k:bits(m) if hasattr(m, 'log_prob') else (None,None) for k,m in models.items()} # raises for a density in x
     measured = {k:{s:ood_statistics(m, o, n_bits, t=ts, **kwargs) for s,o in images.items()} for k,m in models.items()}
     values = {k:{s:o[statistic][o.t==ts[0]].tolist() for s,o in f.items()} for k,f in measured.items()}
     paired = _paired(values, boot)

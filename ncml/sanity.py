@@ -39,20 +39,21 @@ def mass_probe(
         table = pd.DataFrame(dict(b=b, bpd=cost(b)) for b in range(1, n_bits+1))
     return table.assign(shortfall=(table.b-table.bpd)*u.numel())
 
-# %% ../nbs/07_sanity.ipynb #1d2a3813
+# %% ../nbs/07_sanity.ipynb #ca652dac
 def check_probe(model, x, n_bits, y=None):
     "Raise where a model that states no `kind` fails the `mass_probe` of the first 16 of the images `x`"
     if getattr(model, 'kind', None): return
     table = mass_probe(model, x[:16], n_bits, None if y is None else y[:16])
-    for o in table.query(f'shortfall > 40 + 1e-4*b*{x[:16].numel()}')[::-1].itertuples(): raise ValueError(
-        f"log_prob: need a log mass of levels in nats, so at least {o.b} bits per dimension where {o.b} are random, got "
-        f"{o.bpd:.4g}; is its sign turned, or does a density in x lack D·log Δ? Dequantized(model, n_bits) adds that")
+    for o in table.query(f'shortfall > 40 + 1e-4*b*{x[:16].numel()}')[::-1].itertuples():
+        raise ValueError(f"log_prob: need a log mass of levels in nats, at least {o.b} bits per dimension where {o.b} "
+            f"are random, got {o.bpd:.4g}; is its sign turned, or does a density in x lack D·log Δ? "
+            "Dequantized(model, n_bits) adds that")
 
 def check_clean(b:Tensor, kind:str|None, n_bits:int)->Tensor: # `b` itself
     "`check_mass` of the bits (n,) of clean images, and a warning where their mean exceeds `n_bits`"
     if (mean := b.mean().item())>1.02*n_bits:
-        warnings.warn(f"log_prob: {mean:.4g} bits per dimension for levels of {n_bits} bits, worse than a uniform model; "
-                      "x lies in [-1,1], does the model expect that?", stacklevel=3)
+        warnings.warn(f"log_prob: {mean:.4g} bits per dimension for levels of {n_bits} bits, worse than a uniform "
+                      "model; x lies in [-1,1], does the model expect that?", stacklevel=3)
     return check_mass(b, kind)
 
 # %% ../nbs/07_sanity.ipynb #07f90eea
