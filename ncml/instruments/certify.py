@@ -330,7 +330,7 @@ def _mass(s, t):
     totals = [sum(cond.mass(c, o).sum(0) for o in levels) for c in range(s.shape[0])]
     return _judge(_worst(*(o-1 for o in totals)), s.tol(), _not_one.format('levels of a sub-pixel'))
 
-# %% ../../nbs/instruments/03_certify.ipynb #99fb1295
+# %% ../../nbs/instruments/03_certify.ipynb #53164652
 @_check('random bits', 'clean', 'number')
 def _random_bits(s, t):
     state = s.gen.get_state()
@@ -338,7 +338,7 @@ def _random_bits(s, t):
     s.gen.set_state(state) # other checks draw as they did without this one
     o = mass_probe(s.model, x, s.n_bits, y)
     short = (o.shortfall - 1e-4*o.b*x.numel()).max()
-    if getattr(s.raw, 'kind', '')=='estimate': return _note("bits below the random ones, which an estimate may have", short)
+    if getattr(s.raw, 'kind', '')=='estimate': return _note("bits too few, for an estimate", short)
     return _judge(short, 40, "fewer bits than are random: does a density in x lack D·log Δ?")
 
 # %% ../../nbs/instruments/03_certify.ipynb #42b2a5f1
@@ -600,12 +600,13 @@ def _run(s, name, t, size):
         elsewhere = size not in (None, s.shape[1:]) # a size that nobody promised
         return _finding('skip' if elsewhere else 'error', f"{type(e).__name__}: {str(e).partition(chr(10))[0]}")
 
-# %% ../../nbs/instruments/03_certify.ipynb #d1942714
+# %% ../../nbs/instruments/03_certify.ipynb #69cc64d1
 def _cost(s, name, size):
     "Roughly how many evaluations of an image a check takes"
     if 'dist' in _checks[name][1] and not s.autoregressive: return 1
     pixels = math.prod((size or s.shape)[-2:])
-    return dict(causality=3*min(pixels, 256), sampler=70+4096//pixels, tails=70, score=30, mass=40, integral=40).get(name, 10)
+    most = dict(causality=3*min(pixels, 256), sampler=70+4096//pixels, tails=70, score=30, mass=40, integral=40)
+    return most.get(name, 10)
 
 def _timed(s, plan, progress):
     "The checks of `plan` with a bar, or with lines for the function `progress`"
