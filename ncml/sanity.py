@@ -101,8 +101,8 @@ def perturb_generator(seed:int)->torch.Generator:
     "The stream of the perturbations, not that of `torch.manual_seed(seed)`"
     return generator(seed, 0x15b)
 
-# %% ../nbs/07_sanity.ipynb #37207fd9
-def _measure(model, batches, n_bits, cases, ts=(0.,), sde=None, seed=0):
+# %% ../nbs/07_sanity.ipynb #278d978d
+def _measure(model, batches, n_bits, cases, ts=(0.,), sde=None, seed=0, probe=False):
     "Bits `(n,)` for each `(t, case)`, with `cases` `{(name, pi): perturb}`, and `None` for clean images"
     gens,parts,n = {k:perturb_generator(seed) for k in cases},{},0
     with torch.no_grad(), evaluating(model, seed):
@@ -111,14 +111,14 @@ def _measure(model, batches, n_bits, cases, ts=(0.,), sde=None, seed=0):
             for k,f in cases.items(): images[k] = to_unit(f(u, k[1], n_bits, generator=gens[k]), n_bits).to(x)
             z = None if sde is None else draw_noise(x.float(), image_generators(seed, len(x), n)).to(x)
             with names_bs(len(x)):
-                if not n and 0 in ts: check_probe(model, x, n_bits, y)
+                if probe and not n: check_probe(model, x, n_bits, y)
                 for t,(k,v) in product(ts, images.items()):
                     b = bpd(model, v if sde is None else sde.perturb(v, t, z), t, y)
                     parts.setdefault((t,k), []).append(b.cpu().double())
             n += len(x)
     return {(t,k): check_finite(torch.cat(v), where=f't={t:g}, pi={k[1] if k else 0:g}') for (t,k),v in parts.items()}
 
-# %% ../nbs/07_sanity.ipynb #c59ed081
+# %% ../nbs/07_sanity.ipynb #2d1b944a
 def sanity_values(
     model, # log mass of levels in nats, for `x` on [-1,1]; or several `{name: model}`: labels to those with `n_classes`
     u, # integer levels `(n,c,h,w)`, or a loader
@@ -133,7 +133,7 @@ def sanity_values(
     model,names = as_density(model),{perturbation_name(f):f for f in listify(perturb)}
     n_bits,pis = data_bits(model, u, n_bits),sorted({0., *np.ravel(pis).tolist()})
     cases = {(name,pi):f for name,f in names.items() for pi in pis if pi}
-    b = _measure(model, image_batches(model, u, n_bits, y, bs, progress), n_bits, cases, seed=seed)
+    b = _measure(model, image_batches(model, u, n_bits, y, bs, progress), n_bits, cases, seed=seed, probe=True)
     columns = pd.MultiIndex.from_product([names, pis], names=['perturbation','pi'])
     check_clean(b[0.,None], getattr(model, 'kind', None), n_bits)
     values = [check_mass(b[0., k if k[1] else None], getattr(model, 'kind', None)) for k in columns]
