@@ -224,7 +224,7 @@ def quality_result(runs, times, names, images, features, feature_steps, solving,
     net = feature_net(features, images.dls, feature_steps, seed)
     more = dict(seed=seed, bs=bs, progress=progress())
     sets |= {o:draw_from(r, n, times[o], train.y, *solving, **more) for o,r in runs.items()}
-    return {o:sample_quality(net, u, train.u, images.u, n, min(20, n)*(n>4), seed) for o,u in sets.items()},net
+    return {o:sample_quality(net, u, train.u, images.u, n, min(20, n)*(n>4), seed, bs=bs) for o,u in sets.items()},net
 
 # %% ../../nbs/commands/03_evaluate.ipynb #5671a0a1
 @call_parse
@@ -277,15 +277,15 @@ def ncml_certify(
     device = checked(device, kind)
     with ExitStack() as stack:
         file = stack.enter_context(new_result(out, {}, 'certificate.json'))[0][0] if out else None
-        from ncml.instruments.certify import certify, failures
+        from ncml.instruments.certify import certify, failures, verdict
         o, = load_models({target: target}, device, kind).values()
         own = o.config['data']['shape'] if isinstance(o, tuple) else None
         if not (shape or own): raise ValueError("shape: need c,h,w of the images for a model without a run, got none")
         shape = tuple(numbers('shape', shape, int)) if shape else (own[0], *(min(k, 8) for k in own[1:]))
         table = certify(o, shape, bits, ts, only=only, seed=seed, progress=progress())
         if file: file.write_text(table.to_json(orient='records', indent=1)+'\n')
-    bad,passed = failures(table),(table.result=='pass').sum()
-    print(table.to_string(index=False, na_rep='', float_format='{:.3g}'.format), *bad, sep='\n')
-    print('refuted' if bad else f"not refuted: {passed} checks passed" if passed else 'nothing was examined')
-    if in_shell('ncml_certify') and (bad or not passed): raise Exit(1 if bad else 2)
+    result = verdict(table)
+    print(table.to_string(index=False, na_rep='', float_format='{:.3g}'.format), *failures(table), sep='\n')
+    print(f"not refuted: {(table.result=='pass').sum()} checks passed" if result=='passed' else result)
+    if in_shell('ncml_certify') and result!='passed': raise Exit(1 if result=='refuted' else 2)
     return table

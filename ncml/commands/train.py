@@ -97,7 +97,7 @@ def write_run(args:dict, o:dict, path:Path)->Path: # options as given, and with 
             run,dls = train_options(args, o, path)
             u,y = random_images(dls.loaders[-1].dataset, o['n'], o['seed'])
             table = run_report(run, path, u, y, o['n_samples'], o['seed'], min(o['bs'], 64))
-    except SystemExit as e: raise getattr(shell, 'Exit', SystemExit)(e.code) from None
+    except SystemExit as e: raise shell.Exit(e.code) from None
     print(f"bits per dimension of {len(u)} {'test' if len(dls.loaders)>2 else 'valid'} images at t = 0")
     print(table.round(4).to_string(index=False), *last_lines(args, path), sep='\n')
     return path

@@ -13,7 +13,7 @@ import torch
 from ..sde import SDE, content_generators, draw_noise, get_sde, level_width, to_levels
 from ..loss import as_density, bpd, check_finite, check_mass, data_bits, evaluating, image_batches, names_bs
 from ..learner import EMA, NCMLLearner, Run, image_digest, made_with
-from ..sanity import check_clean, check_probe, mean_interval
+from ..sanity import check_probe, mean_interval
 from ..ood import model_name
 
 # %% ../../nbs/instruments/04_ledger.ipynb #2ebd07b8
@@ -97,7 +97,7 @@ def bpd_entry(
     if kind=='exact' and not repeats:
         raise ValueError("kind: need 'bound' or 'estimate' for other bits in each call, got 'exact'")
     check_finite(b, where=f't={t:g}')
-    b = mean_interval(check_mass(b, kind) if t else check_clean(b, kind, n_bits), level)
+    b = mean_interval(check_mass(b, kind, None if t else n_bits), level)
     b = {k:None if math.isnan(o) else o for k,o in zip(('bpd','stderr','low','high'), b, strict=True)}
     device = next((p.device for p in getattr(density, 'parameters', list)()), 'cpu')
     return dict(model=name or model_name(density), **b, level=level, kind=kind, repeats=repeats, **_images(u, n_bits),

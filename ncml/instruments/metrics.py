@@ -72,6 +72,7 @@ class DetectionAUROC(Metric):
 # %% ../../nbs/instruments/09_metrics.ipynb #56f8f801
 class FrechetMetric(Metric):
     "Fréchet distance of `n` drawn images to `n` of the levels `u`, in the features of `net`"
+    less_is_better = True # for trackers
     def __init__(self, net, u:Tensor, n:int=500, **kwargs): # u (m,c,h,w); kwargs of `learn.sample`
         self.net,self.ref,self.n,self.kwargs,self.learn = net,get_features(net, u),n,kwargs,None
         least = self.ref.shape[1]+1 # more than features
