@@ -27,7 +27,7 @@ from .loss import evaluating, names_bs, score
 from .sde import SDE, as_time, draw_noise, draw_uniform, expand_to, image_generators
 from .sde import level_width, t_floor, time_grid, to_levels
 
-# %% ../nbs/05_sampling.ipynb #6ec805d5
+# %% ../nbs/05_sampling.ipynb #92939bd9
 def as_mask(known, n:int, h:int, w:int, prefix:bool=False)->Tensor: # (n,h,w)
     "The mask of known pixels of `n` images, from one for all or one for each"
     known = torch.as_tensor(math.nan if known is None else known)
@@ -35,7 +35,7 @@ def as_mask(known, n:int, h:int, w:int, prefix:bool=False)->Tensor: # (n,h,w)
         raise ValueError(f"known: need bool, ({h},{w}) or ({n},{h},{w}), got {known.dtype} {tuple(known.shape)}")
     k = known.expand(n, h, w).flatten(1)
     late = (k[:,1:] & ~k[:,:-1]).nonzero()[:1].tolist() if prefix else []
-    for i,j in late: raise ValueError(f"known: need a raster prefix, got pixel {divmod(j+1, w)} of image {i} after a gap")
+    for i,j in late: raise ValueError(f"known: need a raster prefix, got a gap at {divmod(j+1, w)} in image {i}")
     return known.expand(n, h, w)
 
 # %% ../nbs/05_sampling.ipynb #3beee853
