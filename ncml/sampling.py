@@ -27,7 +27,7 @@ from .loss import evaluating, names_bs, score
 from .sde import SDE, as_time, draw_noise, draw_uniform, expand_to, image_generators
 from .sde import level_width, t_floor, time_grid, to_levels
 
-# %% ../nbs/05_sampling.ipynb #92939bd9
+# %% ../nbs/05_sampling.ipynb #d9a1af2d
 def as_mask(known, n:int, h:int, w:int, prefix:bool=False)->Tensor: # (n,h,w)
     "The mask of known pixels of `n` images, from one for all or one for each"
     known = torch.as_tensor(math.nan if known is None else known)
@@ -364,20 +364,20 @@ class _Bounded(Wrapped):
     def log_prob(self, x, t, y=None): # x - x is 0 and has the gradient
         return self.model.log_prob(clip(x.detach(), self.limit) + (x - x.detach()), t, y)
 
-# %% ../nbs/05_sampling.ipynb #09690c6d
+# %% ../nbs/05_sampling.ipynb #aa2fe83a
 @torch.no_grad()
-def walk(model, sde, x, ts, y=None, solver='heun', generator=None, progress=False, after_step=None):
-    "Apply the step `solver` along the grid `ts`, with the arguments of `refine`"
+def walk(model, sde, x, ts, y=None, solver='heun', generator=None, progress=False, after_step=None, limit=None):
+    "Apply the step `solver` along `ts`, with the arguments of `refine`; |x| stays within `limit`, that of `ts[0]`"
     step,noise,ts = get_solver(solver),partial(draw_noise, generator=generator),check_grid(model, sde, ts)
-    limits = state_limit(sde, torch.tensor(ts, dtype=torch.float64), getattr(model, 'n_bits', None)).tolist()
-    model = _Bounded(model, limits[0])
-    def bound(x, limit):
+    if not limit: limit = state_limit(sde, torch.tensor(ts[0]).double(), getattr(model, 'n_bits', None)).item()
+    model = _Bounded(model, limit)
+    def bound(x):
         counts.append(((x.abs()>limit).sum(), x.numel()))
         return clip(x, limit)
     with ticker(len(ts)-1, progress) as ticks, clipping() as counts, evaluating(model):
-        x = bound(x, limits[0])
+        x = bound(x)
         for i,(t,t_next) in enumerate(pairwise(ts)):
-            with _named(f'step {i}'): x = bound(step(model, sde, x, t, t_next, y, noise), limits[i])
+            with _named(f'step {i}'): x = bound(step(model, sde, x, t, t_next, y, noise))
             new = after_step(x, torch.tensor(t_next, dtype=x.dtype, device=x.device)) if after_step else None
             if new is not None: x = new
             next(ticks)

@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['raster_prefix', 'around_box', 'complete', 'conditional_bpd']
 
-# %% ../../nbs/instruments/07_complete.ipynb #55a56a74
+# %% ../../nbs/instruments/07_complete.ipynb #fc3c42bd
 from functools import partial
 import torch
 from torch import Tensor
 from ..loss import bits_per_dim, evaluating, names_bs
 from ..sampling import Wrapped, as_classes, as_mask, by_batch, check_levels, clipping
-from ..sampling import get_sampler, get_solver, limited, refine_grid, tweedie, walk
+from ..sampling import get_sampler, get_solver, limited, refine_grid, state_limit, tweedie, walk
 from ..sde import SDE, as_time, draw_noise, image_generators, to_levels, to_unit
 
 # %% ../../nbs/instruments/07_complete.ipynb #37a4e62f
@@ -47,17 +47,18 @@ def _noise_up(held, x, t, t_next, generator):
     held.z = (a*s_next*held.z + b2**.5*noise)/s
     return a*x + b2**.5*noise
 
-# %% ../../nbs/instruments/07_complete.ipynb #347abb60
+# %% ../../nbs/instruments/07_complete.ipynb #e769d070
 def _descend(held, x, ts, y, solver, generator, n_resample, jump, after_step):
     "Refine `x` along `ts` to a clean image, in `n_resample` rounds over each `jump` steps"
     def put(x, t, last):
         x = held.put(x, t)
         new = after_step(x, t) if last and after_step else None
         return x if new is None else new
+    limit = state_limit(held.sde, ts[0].double(), getattr(held, 'n_bits', None)).item()
     blocks = [ts] if n_resample==1 else [ts[i:i+jump+1] for i in range(0, len(ts)-1, jump)]
     for b in blocks:
         for r in reversed(range(n_resample)):
-            x = walk(held, held.sde, x, b, y, solver, generator, after_step=partial(put, last=r==0))
+            x = walk(held, held.sde, x, b, y, solver, generator, after_step=partial(put, last=r==0), limit=limit)
             if r: x = _noise_up(held, x, b[0].item(), b[-1].item(), generator)
     return tweedie(held, held.sde, x, ts[-1].item(), y)
 
