@@ -7,7 +7,7 @@ __all__ = ['EMA', 'BPDLoss', 'NoiseCallback', 'EMACallback', 'BPDMetric', 'check
            'default_arch', 'ncml_learner', 'new_folder', 'new_files', 'save_run', 'random_images', 'image_digest',
            'Run', 'load_run', 'made_with']
 
-# %% ../nbs/06_learner.ipynb #7d32fbde
+# %% ../nbs/06_learner.ipynb #c90c3b8f
 import copy
 import hashlib
 import json
@@ -35,7 +35,7 @@ from fastai.learner import Learner, Metric, join_path_file
 from fastai.optimizer import OptimWrapper, set_item_pg
 from fastai.torch_core import distrib_barrier, find_bs, get_model, rank_distrib
 from filelock import FileLock, Timeout
-from safetensors.torch import load, save
+from safetensors.torch import load as from_safetensors, save as to_safetensors
 from .loss import NoiseDist, bits_per_dim, check_log_prob, data_bits, evaluating, from_batch, names_bs
 from .ncpn import NCPN, appendix, data_init, preset
 from .sampling import sample_ncml
@@ -188,12 +188,13 @@ def summary(self:NCMLLearner):
     try: return Learner.summary(self)
     finally: self.model = model
 
-# %% ../nbs/06_learner.ipynb #16a74c7f
+# %% ../nbs/06_learner.ipynb #90d72bb0
 @patch
 def get_preds(self:NCMLLearner, ds_idx=1, dl=None, *args, t:float=0., **kwargs):
     "Log likelihoods (n,) in nats at time `t`, clean images, and, as losses, bits per dimension"
-    if dl is None and not hasattr(self.dls[ds_idx], 'new'): dl = self.dls[ds_idx] # a loader of PyTorch
-    if getattr(self.dls[ds_idx] if dl is None else dl, 'n', 0)==1: kwargs['reorder'] = False # fastai would index a scalar
+    own = self.dls[ds_idx] if dl is None else dl
+    if not hasattr(own, 'new'): dl = own # of PyTorch
+    if getattr(own, 'n', 0)==1: kwargs['reorder'] = False # fastai would index a scalar
     before,self.noise.at = self.noise.at,t
     try: out = Learner.get_preds(self, ds_idx, dl, *args, **kwargs)
     finally: self.noise.at = before
@@ -278,7 +279,7 @@ def _check_model(model, arch, t_max):
         raise ValueError(f"model: need t_max from {t_max:g}, the largest in training, to 3 times that, got {own:g}")
     return model.speed_up() if hasattr(model, 'speed_up') else model
 
-# %% ../nbs/06_learner.ipynb #a48a8850
+# %% ../nbs/06_learner.ipynb #4cccbe13
 def _rehearse(learn, x, y):
     "Score two images: a model, a loss or a metric that does not fit raises before the training"
     x,y,part,need = x[:2],[o[:2] for o in y],'model','log_prob(x, t, y), and forward without ema, of shape (n,)'
@@ -291,8 +292,9 @@ def _rehearse(learn, x, y):
             if type(m).__module__.startswith('fastai.'): m.reset(), m.accumulate(learn), m.value # others may be slow
     except Exception as e: raise ValueError(f"{part}: need {need}, got {type(e).__name__}: {e}") from e
     learn._end_cleanup()
+    return learn
 
-# %% ../nbs/06_learner.ipynb #412a0bbc
+# %% ../nbs/06_learner.ipynb #1af5305d
 def ncml_learner(
     dls, # images, as integer levels or floats in [0,1]
     model:nn.Module|None=None, # default an `NCPN` for these images
@@ -328,8 +330,8 @@ def ncml_learner(
     kwargs['cbs'],kwargs['metrics'] = L(cbs)+L(kwargs.get('cbs')),L(BPDMetric())+L(kwargs.get('metrics'))
     kwargs = dict(loss_func=BPDLoss(), opt_func=_adam, lr=lr, wd=wd) | kwargs
     learn = NCMLLearner(dls, model, sde, noise_dist, n_bits, x.shape[1:], bf16, **kwargs)
-    if own or len(learn.metrics)>1 or not isinstance(learn.loss_func, BPDLoss): _rehearse(learn, x, (y,) if n_classes else ())
-    return learn
+    foreign = own or len(learn.metrics)>1 or not isinstance(learn.loss_func, BPDLoss)
+    return _rehearse(learn, x, (y,) if n_classes else ()) if foreign else learn
 
 # %% ../nbs/06_learner.ipynb #b8bba0af
 def _plain(o):
@@ -451,7 +453,7 @@ def new_files(*paths, name:str='out'): # in one folder; yields a path to write f
             raise
         _flush(paths[0].parent)
 
-# %% ../nbs/06_learner.ipynb #aaad273e
+# %% ../nbs/06_learner.ipynb #dfc9b710
 _weights,_config,_format = 'weights.safetensors','config.json',3
 
 def save_run(
@@ -462,7 +464,7 @@ def save_run(
 ):
     "Write `model` and its noise into a run folder"
     def plain(o): return o.tolist() if hasattr(o, 'tolist') else str(o) # numbers of NumPy and PyTorch, paths
-    weights = save({k:v.cpu().contiguous() for k,v in model.state_dict().items()})
+    weights = to_safetensors({k:v.cpu().contiguous() for k,v in model.state_dict().items()})
     config = dict(format=_format, ncml=version('ncml'), torch=torch.__version__, model=model.config, sde=sde.config(),
         weights_sha256=hashlib.sha256(weights).hexdigest(), **(info or {}))
     (folder/_weights).write_bytes(weights)
@@ -507,7 +509,7 @@ class Run(NamedTuple):
         d = self.loaders().loaders[dict(train=0, valid=1, test=-1)[part]].dataset
         return random_images(d, n, self.config['data'].get('seed', 0))
 
-# %% ../nbs/06_learner.ipynb #bb3cc710
+# %% ../nbs/06_learner.ipynb #f8b1cebb
 def _whole(low, high=10**9): return lambda v: type(v) is int and low<=v<=high
 def _real(low, high=1e9): return lambda v: type(v) in (int,float) and low<=v<=high # not NaN
 def _text(v): return isinstance(v, str)
@@ -515,53 +517,56 @@ def _maybe(f): return lambda v: v is None or f(v)
 def _all(f, n=None): return lambda v: isinstance(v, list) and len(v)==(n or len(v)) and all(map(f, v))
 def _sde(v): return isinstance(v, dict) and all(k=='name' or _real(1e-9, 1e6)(o) for k,o in v.items())
 
-_side = _whole(1, 2048)
+_side,_size = _whole(1, 2048),_whole(1)
 _schema = { # of a run's configuration; `?` marks what may be missing
-    'weights_sha256':_text, 'sde':_sde, 'training?':{'command?':_maybe(_text), 'ema?':_maybe(_real(0, 1))},
-    'model':{'n_bits':_whole(1, 16), 'n_scales':_whole(1, 10), 't_max':_maybe(_real(1e-9)), 'd_emb':_maybe(_whole(0)),
-        'head':_text, 'dropout':_real(0, 1),
-        **dict.fromkeys(('n_channels','n_filters','n_blocks','n_mix'), _whole(1)), 'n_heads':_whole(0), 'n_classes':_whole(0)},
-    'noise?':{'t_max':_real(1e-9), 'p_clean':_real(0, 1)},
-    'data?':{'source':_text, 'seed?':_whole(0, 2**63), 'root?':_maybe(_text), 'channels?':_maybe(_side), 'shape?':_all(_side, 3),
-        'size?':_maybe(lambda v: _side(v) or _all(_side, 2)(v)), 'classes?':_all(_text), 'digest?':_maybe(_text)}}
+    'format':lambda v: v in (2, _format), 'weights_sha256':_text, 'sde':_sde,
+    'model':dict(n_channels=_size, n_bits=_whole(1, 16), n_filters=_size, n_blocks=_size, n_scales=_whole(1, 10), n_mix=_size,
+        n_heads=_whole(0), dropout=_real(0, 1), t_max=_maybe(_real(1e-9)), n_classes=_whole(0), d_emb=_maybe(_whole(0)), head=_text),
+    'noise?':dict(t_max=_real(1e-9), p_clean=_real(0, 1)),
+    'data?':{'source':_text, 'seed?':_whole(0, 2**63), 'root?':_maybe(_text), 'channels?':_maybe(_side), 'classes?':_all(_text),
+        'shape?':_all(_side, 3), 'size?':_maybe(lambda v: _side(v) or _all(_side, 2)(v)), 'digest?':_maybe(_text)},
+    'training?':{'command?':_maybe(_text), 'ema?':_maybe(_real(0, 1))}}
 
-# %% ../nbs/06_learner.ipynb #cf8c4810
-def _departs(schema, v, at='')->str|None:
-    "The first entry of `v` that departs from `schema`"
-    if callable(schema): return None if schema(v) else f'{at} = {str(v)[:40]}'
-    if not isinstance(v, dict): return f'{at} = {str(v)[:40]}'
-    parts = ((k, k.rstrip('?'), part) for k,part in schema.items())
-    bad = (_departs(part, v[name], f'{at}/{name}') if name in v else f'no {at}/{name}' for k,name,part in parts if name in v or k==name)
-    return next(filter(None, bad), None)
+# %% ../nbs/06_learner.ipynb #72899637
+def _need(ok, why):
+    if not ok: raise ValueError(why)
+
+def _compare(v, schema, at=''):
+    "Raise at the first entry of `v` that departs from `schema`"
+    _need(isinstance(v, dict) if isinstance(schema, dict) else schema(v), f'{at or "all"} = {str(v)[:40]}')
+    for k,part in schema.items() if isinstance(schema, dict) else ():
+        name = k.rstrip('?')
+        _need(name in v or k!=name, f'no {at}/{name}')
+        if name in v: _compare(v[name], part, f'{at}/{name}')
 
 def _number(text):
-    if math.isfinite(v := float(text)): return v
-    raise ValueError(f'{text}, no number')
+    _need(math.isfinite(v := float(text)), f'{text}, no number')
+    return v
 
 def _bytes(file, most=math.inf):
-    if file.exists() and not (file.is_file() and file.stat().st_size<=most): raise ValueError('no regular file of a few MB')
+    _need(not file.exists() or file.is_file() and file.stat().st_size<=most, 'no regular file of a few MB')
     return file.read_bytes()
 
-# %% ../nbs/06_learner.ipynb #1bd0e0be
+# %% ../nbs/06_learner.ipynb #6f1b8a8f
 def _read_config(raw):
     config = json.loads(raw, parse_constant=_number, parse_float=_number)
-    if bad := _departs({'format':_whole(2, _format)} | _schema, config): raise ValueError(bad)
+    _compare(config, _schema)
     if 'noise' in config: check_t_max(get_sde(**config['sde']), config['noise']['t_max'])
     return config
 
 def _read_weights(raw, sha256):
-    if hashlib.sha256(raw).hexdigest()!=sha256: raise ValueError(f'others than {_config} states')
-    weights = load(raw)
+    _need(hashlib.sha256(raw).hexdigest()==sha256, f'others than {_config} states')
+    weights = from_safetensors(raw)
     kinds = {v.dtype for v in weights.values()}
-    if len(kinds)==1 and kinds<={torch.float16, torch.bfloat16, torch.float32, torch.float64}: return weights
-    raise ValueError(f'numbers of kind {kinds}')
+    _need(len(kinds)==1 and kinds<={torch.float16, torch.bfloat16, torch.float32, torch.float64}, f'numbers of kind {kinds}')
+    return weights
 
 def _network(m, weights):
     "The network `m`, compared with names and shapes of its weights before anything is allocated"
-    if m['n_blocks']*m['n_scales']>len(weights): raise ValueError(f"{m['n_blocks']} blocks, more than weights")
+    _need(m['n_blocks']*m['n_scales']<=len(weights), f"{m['n_blocks']} blocks, more than weights")
     def shapes(o): return {(k,tuple(v.shape)) for k,v in o.items()}
     with torch.device('meta'): odd = shapes(NCPN(**m).state_dict()) ^ shapes(weights)
-    if odd: raise ValueError(f'size mismatch at {min(odd)[0]}')
+    _need(not odd, f'size mismatch at {min(odd, default=" ")[0]}')
     model = NCPN(**m).to(next(iter(weights.values())).dtype).speed_up()
     model.load_state_dict(weights)
     return model
