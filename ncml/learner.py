@@ -82,7 +82,7 @@ class BPDLoss:
     def decodes(self, log_prob): # fastai's name for predicted classes
         raise ValueError("with_decoded: need classes, got log likelihoods; top_losses and show_levels do without")
 
-# %% ../nbs/06_learner.ipynb #56f2f7a8
+# %% ../nbs/06_learner.ipynb #8fe6c481
 class NoiseCallback(Callback):
     "Put each batch on the grid and add noise: the model sees `(x_t, t[, y])`"
     def __init__(self,
@@ -107,9 +107,8 @@ class NoiseCallback(Callback):
 
     def labels(self, x):
         none = torch.full((len(x),), self.n_classes, device=x.device)
-        if not self.learn.yb: return none # images alone
-        p = self.p_uncond if self.training else 0.
-        return torch.where(torch.rand(len(x), device=x.device)<p, none, self.learn.yb[0].as_subclass(Tensor))
+        y = self.learn.yb[0].as_subclass(Tensor) if self.learn.yb else none # images alone
+        return torch.where(torch.rand(len(x), device=x.device)<self.p_uncond, none, y) if self.training else y
 
 # %% ../nbs/06_learner.ipynb #e2ffa33c
 class EMACallback(Callback):
@@ -130,11 +129,14 @@ class BPDMetric(Metric):
     @property
     def value(self): return (self.total/self.count).item() if self.count else None
 
-# %% ../nbs/06_learner.ipynb #f92bfc26
+# %% ../nbs/06_learner.ipynb #a6c92847
+def _need(ok, why):
+    if not ok: raise ValueError(why)
+
 def check_callbacks(learn):
     "Trackers of a metric with `less_is_better` compare by `np.less`; callbacks that mix images raise"
     mixing = [cb for cb in learn.cbs if any(k.__name__=='MixHandler' for k in type(cb).__mro__)]
-    if mixing: raise ValueError(f"cbs: need images on the grid of levels, got {mixing}, which mix images")
+    _need(not mixing, f"cbs: need images on the grid of levels, got {mixing}, which mix images")
     less = {f'{o}{m.name}' for m in learn.metrics for o in ('','train_','valid_') if hasattr(m, 'less_is_better')}
     for cb in learn.cbs:
         if isinstance(cb, TrackerCallback) and cb.comp is np.greater and cb.monitor in less:
@@ -207,13 +209,13 @@ def predict(self:NCMLLearner, item, rm_type_tfms=None, t:float=0.)->Tensor: # sc
     dl = [(torch.as_tensor(item)[None],)] if own else self.dls.test_dl([item], rm_type_tfms=rm_type_tfms, num_workers=0)
     return self.get_preds(dl=dl, t=t)[0][0]
 
-# %% ../nbs/06_learner.ipynb #c17b8e69
+# %% ../nbs/06_learner.ipynb #de16e874
 def _name(o): return getattr(o, '__name__', type(o).__name__)
 
 def _first_batch(dls)->tuple: # images, and labels or None
     "A training batch to which every random transform is applied"
-    if not isinstance(dls, DataLoaders) or len(dls.loaders)<2:
-        raise ValueError(f"dls: need DataLoaders for training and validation, as from image_dls, got {_name(dls)}")
+    two = isinstance(dls, DataLoaders) and len(dls.loaders)>1
+    _need(two, f"dls: need DataLoaders for training and validation, as from image_dls, got {_name(dls)}")
     pipes = (getattr(dls.train, o, None) for o in ('after_item','after_batch'))
     random = [(t, t.p) for o in pipes for t in getattr(o, 'fs', ()) if hasattr(t, 'p')]
     for t,_ in random: t.p = 1.
@@ -221,11 +223,11 @@ def _first_batch(dls)->tuple: # images, and labels or None
     finally:
         for t,p in random: t.p = p
     x,y = (b, None) if isinstance(b, Tensor) else (*b, None)[:2]
-    if x.ndim==4 and x.shape[3] in (1,3,4) and min(x.shape[1:3])>4:
-        raise ValueError(f"dls: need images (n,c,h,w), got {tuple(x.shape)}; if they are (n,h,w,c), permute(0,3,1,2)")
+    last = x.ndim==4 and x.shape[3] in (1,3,4) and min(x.shape[1:3])>4
+    _need(not last, f"dls: need images (n,c,h,w), got {tuple(x.shape)}; if they are (n,h,w,c), permute(0,3,1,2)")
     return x,None if y is None else y.as_subclass(Tensor)
 
-# %% ../nbs/06_learner.ipynb #c832a5ea
+# %% ../nbs/06_learner.ipynb #03db06af
 class LiveOptim(OptimWrapper):
     "An `OptimWrapper` whose `hypers` can be set, as `ReduceLROnPlateau` does"
     @property
@@ -243,13 +245,13 @@ _adam = partial(LiveOptim, opt=torch.optim.AdamW, foreach=True)
 def default_arch(shape:tuple, arch:str|dict|None=None)->dict: # arguments of `NCPN`
     "The preset `arch`, or its changes to 'tiny' for images `shape` (c,h,w) of up to 12 pixels a side, else 'small'"
     if isinstance(arch, str): return preset(arch)
-    if not isinstance(arch or {}, dict):
-        raise ValueError(f"arch: need a preset or changes to it, got {_name(arch)}; a network of your own is model=")
+    known = isinstance(arch or {}, dict)
+    _need(known, f"arch: need a preset or changes to it, got {_name(arch)}; a network is the argument model")
     return preset('tiny' if max(shape[1:])<=12 else 'small', **(arch or {}))
 
-# %% ../nbs/06_learner.ipynb #4867586d
+# %% ../nbs/06_learner.ipynb #cd49f714
 def _largest_time(sde, levels, t_max, model, n_bits):
-    if None not in (levels, t_max): raise ValueError(f"levels, t_max: need at most one, got {levels} and {t_max}")
+    _need(None in (levels, t_max), f"levels, t_max: need at most one, got {levels} and {t_max}")
     own = getattr(model, 't_max', None) or math.inf
     if levels is None and t_max is None and own<sde.t_end: t_max = own
     if t_max is not None: return check_t_max(sde, t_max)
@@ -257,8 +259,8 @@ def _largest_time(sde, levels, t_max, model, n_bits):
 
 def _count_classes(dls, y, model):
     n,own = len(getattr(dls, 'vocab', None) or getattr(dls, 'classes', None) or ()),getattr(model, 'n_classes', None)
-    if y is None or not n: raise ValueError("class_cond: need labels, and dls.vocab or dls.classes, got none")
-    if model is not None and own!=n: raise ValueError(f"class_cond: need a model of {n} classes, got n_classes={own}")
+    _need(y is not None and n, "class_cond: need labels, and dls.vocab or dls.classes, got none")
+    _need(model is None or own==n, f"class_cond: need a model of {n} classes, got n_classes={own}")
     return n
 
 # %% ../nbs/06_learner.ipynb #0239d5ea
@@ -269,14 +271,14 @@ def _new_network(x, y, n_bits, n_classes, sde, noise_dist, arch):
     t = noise_dist.sample(len(x), x.device)
     return data_init(model, sde.perturb(x, t), t, y if n_classes else None)
 
-# %% ../nbs/06_learner.ipynb #a8c1958d
+# %% ../nbs/06_learner.ipynb #7553de2d
 def _check_model(model, arch, t_max):
-    if arch: raise ValueError("arch: need None with a model of your own, got both")
-    if not isinstance(model, nn.Module) or not hasattr(model, 'log_prob'):
-        raise ValueError(f"model: need a module with log_prob(x, t, y), got {_name(model)}")
-    own = getattr(model, 't_max', None) or t_max
-    if not t_max*(1-1e-6)<=own<=3*t_max: # too far above, the embedding hardly tells noise levels apart
-        raise ValueError(f"model: need t_max from {t_max:g}, the largest in training, to 3 times that, got {own:g}")
+    _need(not arch, "arch: need None with a model of your own, got both")
+    fits = isinstance(model, nn.Module) and hasattr(model, 'log_prob')
+    _need(fits, f"model: need a module with log_prob(x, t, y), got {_name(model)}")
+    own = getattr(model, 't_max', None) or t_max # too far above, the embedding hardly tells noise levels apart
+    near = t_max*(1-1e-6)<=own<=3*t_max
+    _need(near, f"model: need t_max from {t_max:g}, the largest in training, to 3 times that, got {own:g}")
     return model.speed_up() if hasattr(model, 'speed_up') else model
 
 # %% ../nbs/06_learner.ipynb #4cccbe13
@@ -294,7 +296,7 @@ def _rehearse(learn, x, y):
     learn._end_cleanup()
     return learn
 
-# %% ../nbs/06_learner.ipynb #1af5305d
+# %% ../nbs/06_learner.ipynb #a1a58c51
 def ncml_learner(
     dls, # images, as integer levels or floats in [0,1]
     model:nn.Module|None=None, # default an `NCPN` for these images
@@ -315,7 +317,7 @@ def ncml_learner(
     **kwargs # for `Learner`
 )->NCMLLearner:
     "A fastai `Learner` that trains a model by noise conditional maximum likelihood"
-    if not 0<=p_clean<=1: raise ValueError(f"p_clean: need a share in [0,1], got {p_clean}")
+    _need(0<=p_clean<=1, f"p_clean: need a share in [0,1], got {p_clean}")
     x,y = _first_batch(dls)
     sde,n_bits = get_sde(sde),data_bits(model, dls, n_bits or getattr(dls, 'n_bits', getattr(model, 'n_bits', 8)))
     t_max = _largest_time(sde, levels, t_max, model, n_bits)
@@ -417,10 +419,9 @@ def _locked(path, name):
         with suppress(OSError): os.unlink(lock.lock_file) # under lock: it is nobody else's
         lock.release()
 
-# %% ../nbs/06_learner.ipynb #0426eb55
+# %% ../nbs/06_learner.ipynb #55208f78
 def _check_new(paths, name):
-    for p in paths:
-        if p.exists(): raise ValueError(f"{name}: need a new name, got {str(p)!r}; choose another or remove it")
+    for p in paths: _need(not p.exists(), f"{name}: need a new name, got {str(p)!r}; choose another or remove it")
 
 @contextmanager
 def new_folder(path:str|Path, name:str='run'): # `name` of the argument, for messages; yields a folder to write in
@@ -453,7 +454,7 @@ def new_files(*paths, name:str='out'): # in one folder; yields a path to write f
             raise
         _flush(paths[0].parent)
 
-# %% ../nbs/06_learner.ipynb #dfc9b710
+# %% ../nbs/06_learner.ipynb #b2856b9d
 _weights,_config,_format = 'weights.safetensors','config.json',3
 
 def save_run(
@@ -467,8 +468,9 @@ def save_run(
     weights = to_safetensors({k:v.cpu().contiguous() for k,v in model.state_dict().items()})
     config = dict(format=_format, ncml=version('ncml'), torch=torch.__version__, model=model.config, sde=sde.config(),
         weights_sha256=hashlib.sha256(weights).hexdigest(), **(info or {}))
+    config = json.loads(json.dumps(config, default=plain), parse_constant=str) # for JSON has no NaN
     (folder/_weights).write_bytes(weights)
-    (folder/_config).write_text(json.dumps(config, indent=1, default=plain)+'\n')
+    (folder/_config).write_text(json.dumps(config, indent=1)+'\n')
 
 # %% ../nbs/06_learner.ipynb #ee564391
 def random_images(dataset, n:int|None, seed:int=0)->tuple: # levels (n,c,h,w), and labels (n,) or None
@@ -485,7 +487,7 @@ def image_digest(u:Tensor, n_bits:int)->str: # 16 hexadecimal digits
     rows = (hashlib.sha256(head + o.tobytes()).digest() for o in u.cpu().numpy().astype('<i4'))
     return hashlib.sha256(b''.join(sorted(rows))).hexdigest()[:16]
 
-# %% ../nbs/06_learner.ipynb #028b7510
+# %% ../nbs/06_learner.ipynb #ebb47d4e
 class Run(NamedTuple):
     "A trained model, the noise of its training, its configuration and its folder"
     model:nn.Module
@@ -495,21 +497,22 @@ class Run(NamedTuple):
 
     def loaders(self, **kwargs): # of `get_dls`, where they differ
         "`DataLoaders` of its images; raises where these are missing, or others than in training"
-        if 'data' not in self.config: raise ValueError(f"run: need an entry data, got none in {self.path}")
+        _need('data' in self.config, f"run: need an entry data, got none in {self.path}")
         d,names = self.config['data'],('source','size','channels','seed','root')
         own = dict(n_bits=self.model.n_bits, **{k:d[k] for k in names if d.get(k) is not None})
         try: dls = appendix('data.loaders.get_dls')(**own | kwargs)
         except (ValueError, OSError) as e:
             raise ValueError(f"run: need the images of {self.path}, {d['source']!r}, got none: {e}") from e
-        if d.get('digest') in (None, image_digest(dls.train_ds.u, dls.train_ds.n_bits)): return dls
-        raise ValueError(f"run: need the images that trained {self.path}, got others in {d['source']!r}")
+        same = d.get('digest') in (None, image_digest(dls.train_ds.u, dls.train_ds.n_bits))
+        _need(same, f"run: need the images that trained {self.path}, got others in {d['source']!r}")
+        return dls
 
     def images(self, part:str='test', n:int|None=None)->tuple: # levels (n,c,h,w), and labels (n,) or None
         "`n` random images of its 'train', 'valid' or 'test' set; 'test' is 'valid' where there is none"
         d = self.loaders().loaders[dict(train=0, valid=1, test=-1)[part]].dataset
         return random_images(d, n, self.config['data'].get('seed', 0))
 
-# %% ../nbs/06_learner.ipynb #f8b1cebb
+# %% ../nbs/06_learner.ipynb #86b30984
 def _whole(low, high=10**9): return lambda v: type(v) is int and low<=v<=high
 def _real(low, high=1e9): return lambda v: type(v) in (int,float) and low<=v<=high # not NaN
 def _text(v): return isinstance(v, str)
@@ -517,20 +520,18 @@ def _maybe(f): return lambda v: v is None or f(v)
 def _all(f, n=None): return lambda v: isinstance(v, list) and len(v)==(n or len(v)) and all(map(f, v))
 def _sde(v): return isinstance(v, dict) and all(k=='name' or _real(1e-9, 1e6)(o) for k,o in v.items())
 
-_side,_size = _whole(1, 2048),_whole(1)
+_side = _whole(1, 2048)
 _schema = { # of a run's configuration; `?` marks what may be missing
     'format':lambda v: v in (2, _format), 'weights_sha256':_text, 'sde':_sde,
-    'model':dict(n_channels=_size, n_bits=_whole(1, 16), n_filters=_size, n_blocks=_size, n_scales=_whole(1, 10), n_mix=_size,
-        n_heads=_whole(0), dropout=_real(0, 1), t_max=_maybe(_real(1e-9)), n_classes=_whole(0), d_emb=_maybe(_whole(0)), head=_text),
+    'model':dict.fromkeys(('n_channels','n_filters','n_blocks','n_mix'), _whole(1)) | dict(n_heads=_whole(0), n_classes=_whole(0),
+        n_scales=_whole(1, 10), n_bits=_whole(1, 16), d_emb=_maybe(_whole(0)), t_max=_maybe(_real(1e-9)), dropout=_real(0, 1)),
     'noise?':dict(t_max=_real(1e-9), p_clean=_real(0, 1)),
-    'data?':{'source':_text, 'seed?':_whole(0, 2**63), 'root?':_maybe(_text), 'channels?':_maybe(_side), 'classes?':_all(_text),
-        'shape?':_all(_side, 3), 'size?':_maybe(lambda v: _side(v) or _all(_side, 2)(v)), 'digest?':_maybe(_text)},
+    'data?':{'source':_text, 'seed?':_whole(0, 2**63), 'root?':_maybe(_text), 'channels?':_maybe(_side),
+        'size?':_maybe(lambda v: _side(v) or _all(_side, 2)(v)), 'shape?':_all(_side, 3), 'classes?':_all(_text),
+        'digest?':_maybe(_text)},
     'training?':{'command?':_maybe(_text), 'ema?':_maybe(_real(0, 1))}}
 
-# %% ../nbs/06_learner.ipynb #72899637
-def _need(ok, why):
-    if not ok: raise ValueError(why)
-
+# %% ../nbs/06_learner.ipynb #727ff948
 def _compare(v, schema, at=''):
     "Raise at the first entry of `v` that departs from `schema`"
     _need(isinstance(v, dict) if isinstance(schema, dict) else schema(v), f'{at or "all"} = {str(v)[:40]}')
@@ -547,7 +548,7 @@ def _bytes(file, most=math.inf):
     _need(not file.exists() or file.is_file() and file.stat().st_size<=most, 'no regular file of a few MB')
     return file.read_bytes()
 
-# %% ../nbs/06_learner.ipynb #6f1b8a8f
+# %% ../nbs/06_learner.ipynb #e909efba
 def _read_config(raw):
     config = json.loads(raw, parse_constant=_number, parse_float=_number)
     _compare(config, _schema)
@@ -558,7 +559,7 @@ def _read_weights(raw, sha256):
     _need(hashlib.sha256(raw).hexdigest()==sha256, f'others than {_config} states')
     weights = from_safetensors(raw)
     kinds = {v.dtype for v in weights.values()}
-    _need(len(kinds)==1 and kinds<={torch.float16, torch.bfloat16, torch.float32, torch.float64}, f'numbers of kind {kinds}')
+    _need(len(kinds)==1 and all(o.is_floating_point for o in kinds), f'numbers of kind {kinds}')
     return weights
 
 def _network(m, weights):
