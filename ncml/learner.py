@@ -512,7 +512,7 @@ class Run(NamedTuple):
         d = self.loaders().loaders[dict(train=0, valid=1, test=-1)[part]].dataset
         return random_images(d, n, self.config['data'].get('seed', 0))
 
-# %% ../nbs/06_learner.ipynb #86b30984
+# %% ../nbs/06_learner.ipynb #3df7fe1c
 def _whole(low, high=10**9): return lambda v: type(v) is int and low<=v<=high
 def _real(low, high=1e9): return lambda v: type(v) in (int,float) and low<=v<=high # not NaN
 def _text(v): return isinstance(v, str)
@@ -523,8 +523,9 @@ def _sde(v): return isinstance(v, dict) and all(k=='name' or _real(1e-9, 1e6)(o)
 _side = _whole(1, 2048)
 _schema = { # of a run's configuration; `?` marks what may be missing
     'format':lambda v: v in (2, _format), 'weights_sha256':_text, 'sde':_sde,
-    'model':dict.fromkeys(('n_channels','n_filters','n_blocks','n_mix'), _whole(1)) | dict(n_heads=_whole(0), n_classes=_whole(0),
-        n_scales=_whole(1, 10), n_bits=_whole(1, 16), d_emb=_maybe(_whole(0)), t_max=_maybe(_real(1e-9)), dropout=_real(0, 1)),
+    'model':dict.fromkeys(('n_channels','n_filters','n_blocks','n_mix'), _whole(1)) | dict(
+        n_heads=_whole(0), n_classes=_whole(0), n_scales=_whole(1, 10), n_bits=_whole(1, 16),
+        d_emb=_maybe(_whole(0)), t_max=_maybe(_real(1e-9)), dropout=_real(0, 1)),
     'noise?':dict(t_max=_real(1e-9), p_clean=_real(0, 1)),
     'data?':{'source':_text, 'seed?':_whole(0, 2**63), 'root?':_maybe(_text), 'channels?':_maybe(_side),
         'size?':_maybe(lambda v: _side(v) or _all(_side, 2)(v)), 'shape?':_all(_side, 3), 'classes?':_all(_text),
