@@ -163,7 +163,7 @@ class NCMLLearner(Learner):
     def _do_grad_opt(self): # PyTorch advises against autocast around the backward pass
         with self.in_half(False): super()._do_grad_opt()
 
-# %% ../nbs/06_learner.ipynb #f6691ff3
+# %% ../nbs/06_learner.ipynb #5fea0a13
 @patch
 def sample(self:NCMLLearner, n:int=16, t:float|None=None, y=None, **kwargs)->Tensor: # (n,c,h,w), integer levels
     "Draw `n` images, of classes `y`, at time `t` (default the largest), and refine them; `kwargs` for `sample_ncml`"
@@ -185,8 +185,8 @@ def show_results(
 @patch
 def summary(self:NCMLLearner):
     "fastai's summary, of the model that trains"
-    model = self.model
-    self.model = getattr(get_model(model), 'model', model)
+    model,inner = self.model,get_model(self.model)
+    self.model = inner.model if isinstance(inner, EMA) else inner
     try: return Learner.summary(self)
     finally: self.model = model
 
