@@ -9,7 +9,6 @@ __all__ = ['mass_probe', 'check_probe', 'flip_bit', 'lsb_flip', 'plus_minus_one'
 
 # %% ../nbs/07_sanity.ipynb #5fc76934
 import math
-import warnings
 from functools import partial
 from itertools import product
 import matplotlib.pyplot as plt
