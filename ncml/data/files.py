@@ -76,14 +76,14 @@ def _find_parts(names:dict)->tuple: # `{path: names below the folder}`
         'without train': () if sets['train'] else spelt}
     return {s:o for s,o in sets.items() if o},faults
 
-# %% ../../nbs/data/02_files.ipynb #72d3a7bd
+# %% ../../nbs/data/02_files.ipynb #4f0ffd14
 def _find_classes(sets:dict)->tuple: # of `_find_parts`
     "Names of the classes, or None where there are no two, and faults"
-    places = {p:(s,o) for s,d in sets.items() for p,o in d.items()}
-    train,every = ({o[0] for s,o in places.values() if len(o)==2 and s in k} for k in (['train'],sets))
-    faults = {'beside class folders': [p for p,(_,o) in places.items() if every and len(o)==1],
-        'deeper than class folders': [p for p,(_,o) in places.items() if len(o)>2],
-        'classes that train lacks': every-train}
+    train = {o[0] for o in sets['train'].values() if len(o)==2}
+    every = {o[0] for d in sets.values() for o in d.values() if len(o)==2}
+    depth = {p:len(o) for d in sets.values() for p,o in d.items()}
+    faults = {'beside class folders': [p for p,n in depth.items() if every and n==1],
+        'deeper than class folders': [p for p,n in depth.items() if n>2], 'classes that train lacks': every-train}
     return sorted(train) if len(train)>1 else None,faults
 
 # %% ../../nbs/data/02_files.ipynb #7bf2ef70
@@ -160,23 +160,22 @@ def read_header(path:Path, root:str|Path)->Picture:
     except UnidentifiedImageError: return p._replace(fault='no image')
     except Exception as e: return p._replace(fault=why(e))
 
-# %% ../../nbs/data/02_files.ipynb #fa5f198a
+# %% ../../nbs/data/02_files.ipynb #f6a83a52
 def _same(pictures, show, need:str, usual:str|None=None)->str:
     "`show` of every picture, which must be `usual`, or what most have; else an error with `need` and the others"
     if usual is None: usual = Counter(map(show, pictures)).most_common(1)[0][0]
     bad = [f'{p.path.relative_to(p.root).as_posix()!r} ({show(p)})' for p in pictures if show(p)!=usual]
     if not bad: return usual
-    raise ValueError(f"{need.format(usual)}, got {len(bad):,} of {len(pictures):,} that are not: {some(bad)}")
+    raise ValueError(f"{need.format(usual)}, got {len(bad):,} of {len(pictures):,} that differ: {some(bad)}")
 
 def _sound(pictures): _same(pictures, lambda p: p.fault, 'source: need images', '')
 
-# %% ../../nbs/data/02_files.ipynb #6ecc723a
+# %% ../../nbs/data/02_files.ipynb #f82611f2
 def _depth(pictures, n_bits):
     "Bits to read, 8 or 16"
-    need = 'n_bits: need at most 8, which keeps the top bits of each file, where not all are {}'
-    if n_bits is None: bits = int(_same(pictures, lambda p: f'{p.bits}-bit', need)[:-4])
-    else: bits = 8 if n_bits<=8 else 16
-    if bits==16: _same(pictures, Picture.depth, need, '16-bit grey')
+    need = 'n_bits: need at most 8, which keeps the top bits of each file, where not all '
+    bits = 8 if n_bits and n_bits<=8 else 16 if n_bits else _same(pictures, lambda p: p.bits, need + 'have {} bits')
+    if bits==16: _same(pictures, Picture.depth, need + 'are {}', '16-bit grey')
     return bits
 
 # %% ../../nbs/data/02_files.ipynb #46d37c78
@@ -200,11 +199,12 @@ def _pixels(p:Picture, size, channels, bits): # levels (c,h,w), or the picture w
         return image_levels(im, channels, size)
     except Exception as e: return p._replace(fault=why(e))
 
-# %% ../../nbs/data/02_files.ipynb #dd44fa40
-def read_images(files:list, root:str|Path, size=None, channels=None, n_bits:int|None=None)->tuple: # (n,c,h,w), bits
-    "Levels of image files, and their bits: 16 where all files are 16-bit grey and `n_bits` is above 8 or None, else 8"
+# %% ../../nbs/data/02_files.ipynb #bff9ef8c
+def read_images(plan:FolderPlan, size=None, channels=None, n_bits:int|None=None)->tuple: # (n,c,h,w), bits
+    "Levels of all files, and their bits: 16 where all files are 16-bit grey and `n_bits` is above 8 or None, else 8"
+    files = [p for o in plan.files.values() for p in o]
     Image.init() # here, not in several threads at once
-    pictures = parallel(read_header, files, root=root, threadpool=True)
+    pictures = parallel(read_header, files, root=plan.source, threadpool=True)
     _sound(pictures)
     bits = _depth(pictures, n_bits)
     channels,size = _channels(pictures, bits, channels),pair(size)
@@ -215,12 +215,12 @@ def read_images(files:list, root:str|Path, size=None, channels=None, n_bits:int|
     _sound([a if isinstance(a, Picture) else p for a,p in zip(arrays, pictures, strict=True)])
     return torch.from_numpy(np.stack(arrays)),bits
 
-# %% ../../nbs/data/02_files.ipynb #b6bc5747
+# %% ../../nbs/data/02_files.ipynb #a5334652
 def folder_sets(source:str|Path, n_bits:int|None=None, size=None, channels:int|None=None)->tuple:
     "`{part: (u,y)}` of a folder, their bits, 8 or 16, and the classes"
     plan = folder_plan(source)
     if plan.skipped['other'] or plan.skipped['empty']: warnings.warn(f"source: {plan}", stacklevel=3)
-    u,bits = read_images([p for o in plan.files.values() for p in o], plan.source, size, channels, n_bits)
+    u,bits = read_images(plan, size, channels, n_bits)
     us = u.split([len(o) for o in plan.files.values()])
     return {s:(u,plan.labels(s)) for s,u in zip(plan.files, us, strict=True)},bits,plan.classes
 
@@ -262,10 +262,10 @@ def read_npz(path:str|Path, key)->dict:
             return {k:npy.read_array(z.open(o), allow_pickle=False) for o,k in keys.items()}
     except Exception as e: raise ValueError(f"source: need an .npz file of arrays, got {str(path)!r}: {why(e)}") from e
 
-# %% ../../nbs/data/02_files.ipynb #53afaf1b
+# %% ../../nbs/data/02_files.ipynb #07e37c3d
 def _entry(name):
-    "('x','train') for 'x' or 'x_train' in any spelling, ('n_bits','') and ('classes',''), else None"
-    if name in ('n_bits','classes'): return name,''
+    "('x','train') for 'x' or 'x_train' in any spelling, ('n_bits',''), else None"
+    if name=='n_bits': return name,''
     kind,_,part = name.casefold().partition('_')
     if kind in ('x','y') and (part := _parts.get(part or 'train')): return kind,part
 
@@ -277,13 +277,11 @@ def _file_bits(own, top, n_bits, path): # entry or None, largest level
     if not n_bits or not top<2**n_bits<2**bits: return bits
     raise ValueError(f"n_bits: need an entry n_bits in {path!r} with no level above {top}, got {n_bits}")
 
-# %% ../../nbs/data/02_files.ipynb #1812cd33
+# %% ../../nbs/data/02_files.ipynb #412f7713
 def npz_sets(source:str|Path, n_bits:int|None=None)->tuple:
-    "`{part: (u,y)}` of an .npz file, labels as they are, their bits, and the names of the labels or None"
+    "`{part: (u,y)}` of an .npz file, labels as they are, and their bits"
     path,d = str(source),read_npz(source, _entry)
     if ('x','train') not in d:
         raise ValueError(f"source: need x or x_train, perhaps x_valid and x_test, got {[*d]} in {path!r}")
     sets = {s:(to_nchw(d['x',s], f'source: x_{s}'),d.get(('y',s))) for s in ('train','valid','test') if ('x',s) in d}
-    bits = _file_bits(d.get(('n_bits','')), max(int(u.max()) for u,_ in sets.values()), n_bits, path)
-    classes = d.get(('classes',''))
-    return sets,bits,None if classes is None else classes.ravel().tolist()
+    return sets,_file_bits(d.get(('n_bits','')), max(int(u.max()) for u,_ in sets.values()), n_bits, path)

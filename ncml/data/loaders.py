@@ -55,11 +55,11 @@ def photo_patches(size:int=32, n:int=1000, split:str='train', seed:int=0)->Tenso
 public_sets = dict(mnist='MNIST', fashion_mnist='FashionMNIST', kmnist='KMNIST', # torchvision's names
                    cifar10='CIFAR10', cifar100='CIFAR100', svhn='SVHN')
 
-# %% ../../nbs/data/03_loaders.ipynb #6c0a2ff0
+# %% ../../nbs/data/03_loaders.ipynb #951fe4fc
 def public_images(name:str, root:str|Path='data', split:str='train', download:bool=False)->tuple: # `u,y`, classes
     "A public set, 'train' or 'test', read by torchvision from `root`"
     from torchvision import datasets # slow to import
-    part = dict(split=split) if name=='svhn' else dict(train=('test','train').index(split))
+    part = dict(split=split) if name=='svhn' else dict(train=split=='train')
     try: d = getattr(datasets, public_sets[name])(root, download=download, **part)
     except RuntimeError as e: raise ValueError(f"root, download: need files of {name}, got {str(root)!r}: {e}") from e
     y = torch.as_tensor(d.labels if name=='svhn' else d.targets).long()
@@ -180,7 +180,7 @@ def built_in_sets(name:str, root='data', download=False, seed:int=0)->tuple:
     sets = {s:public_images(name, root, s, download) for s in ('train','test')}
     return {s:o[:2] for s,o in sets.items()},8,sets['train'][2]
 
-# %% ../../nbs/data/03_loaders.ipynb #7cf2532c
+# %% ../../nbs/data/03_loaders.ipynb #7dd4e5f9
 def get_sets(source:str|Path, n_bits=None, size=None, channels=None, root='data', download=False, seed:int=0)->tuple:
     "The images of `source`, `{'train': (u,y), ...}`, their bits, and the names of the classes"
     names = ['digits','photos',*public_sets]
@@ -189,18 +189,18 @@ def get_sets(source:str|Path, n_bits=None, size=None, channels=None, root='data'
     if path and path.is_dir(): return folder_sets(path, n_bits, size, channels)
     if not (path and path.suffix.lower()=='.npz' and path.is_file()):
         raise ValueError(f"source: need one of {names}, a folder of images or an .npz file, got {str(source)[:99]!r}")
-    sets,bits,classes = npz_sets(path, n_bits)
-    sets,classes = as_classes(sets, classes, 'source: y_{}')
+    sets,bits = npz_sets(path, n_bits)
+    sets,classes = as_classes(sets, name='source: y_{}')
     return sets,bits,classes
 
-# %% ../../nbs/data/03_loaders.ipynb #15e2f738
+# %% ../../nbs/data/03_loaders.ipynb #6df35fb7
 def split_valid(u:Tensor, y:Tensor|None, valid_pct:float, seed:int)->dict:
     "`{'train': (u,y), 'valid': (u,y)}`, with a random share of the images for validation"
     n = len(u)
     if not 0<valid_pct<1: raise ValueError(f"valid_pct: need a share between 0 and 1, got {valid_pct}")
-    k,least = round(n*valid_pct),int(.5/min(valid_pct, 1-valid_pct))+1
+    k,least = round(n*valid_pct),max(2, 1+int(.5/min(valid_pct, 1-valid_pct)))
     if 0<k<n: return _split(u, y, dict(train=n-k, valid=k), seed)
-    raise ValueError(f"source: need a part for validation, or {max(2, least)} images, of which {valid_pct:.0%} are one, got {n}")
+    raise ValueError(f"source: need a part valid, or {least} images, of which {valid_pct:.0%} are one, got {n}")
 
 # %% ../../nbs/data/03_loaders.ipynb #3db0aed3
 def get_dls(
@@ -220,18 +220,19 @@ def get_dls(
     flat = [o for s in ('train','valid','test') for o in sets.get(s, (None,None))]
     return image_dls(*flat, n_bits=n_bits, classes=classes, seed=seed, **kwargs)
 
-# %% ../../nbs/data/03_loaders.ipynb #62c5b8ef
+# %% ../../nbs/data/03_loaders.ipynb #e9c28375
 def image_set(source, like:Tensor, n_bits:int, n:int, seed:int=0, root='data', download=False)->tuple: # `u`, changes
     "At most `n` images of `source`, if possible of its test part, in the shape of `like` and in `n_bits` bits"
     c,*size = shape = tuple(like.shape[1:])
-    known = built_in(source, ('mirrored','constant','uniform','photos'))
-    if known and source=='mirrored': return like.flip(-1),['test images, left and right swapped']
-    if known and source!='photos': return getattr(ood, f'{source}_images')(n, shape, n_bits, seed),['generated']
+    own = built_in(source, ('mirrored','constant','uniform','photos')) and source
+    if own=='mirrored': return like.flip(-1),['test images, left and right swapped']
+    if own in ('constant','uniform'): return getattr(ood, f'{own}_images')(n, shape, n_bits, seed),['generated']
     with renamed('source'):
-        if known: sets,bits = dict(random=[photo_patches(max(size), n, seed=seed)[...,:size[0],:size[1]]]),8
-        else: sets,bits,_ = get_sets(source, n_bits, size, c, root, download, seed)
-        parts = ['test'] if 'test' in sets else [*sets]
-        u,_ = take(LevelDataset(torch.cat([sets[s][0] for s in parts]), n_bits=bits), n, seed)
-        done = [f"{', '.join(parts)} part", f'shape {tuple(u.shape[1:])} to {shape}', f'bits {bits} to {n_bits}']
-        u = resize_images(u, size, c, bits)
-    return reduce_bits(u, n_bits, bits),done
+        if own: part,bits,u = 'random',8,photo_patches(max(size), n, seed=seed)[...,:size[0],:size[1]]
+        else:
+            sets,bits,_ = get_sets(source, n_bits, size, c, root, download, seed)
+            part = 'test' if 'test' in sets else ', '.join(sets)
+            u = torch.cat([sets[s][0] for s in part.split(', ')])
+            u,_ = take(LevelDataset(u, n_bits=bits), n, seed)
+        done = [f'{part} part', f'shape {tuple(u.shape[1:])} to {shape}', f'bits {bits} to {n_bits}']
+        return reduce_bits(resize_images(u, size, c, bits), n_bits, bits),done
