@@ -86,7 +86,7 @@ def _find_classes(sets:dict)->tuple: # of `_find_parts`
         'deeper than class folders': [p for p,n in depth.items() if n>2], 'classes that train lacks': every-train}
     return sorted(train) if len(train)>1 else None,faults
 
-# %% ../../nbs/data/02_files.ipynb #7bf2ef70
+# %% ../../nbs/data/02_files.ipynb #f3bfb95f
 class FolderPlan(NamedTuple):
     "What a folder of images means; `print` shows it in words"
     source:Path
@@ -100,16 +100,16 @@ class FolderPlan(NamedTuple):
 
     def __str__(self):
         n = Counter(p.parent.name for p in self.files['train'])
-        words = [f"{len(n)} classes ({some((f'{k} {v}' for k,v in n.items()), 5)})"] if self.classes else []
-        words.append(', '.join(f'{s} {len(o)}' for s,o in self.files.items()) + ' images')
-        left = [f'{len(v)} {k} ({some([repr(p.name) for p in v], 3)})' for k,v in self.skipped.items() if v]
-        return '; '.join(words + (['skipped: ' + ', '.join(left)] if left else []))
+        counts = ', '.join(f'{s} {len(o)}' for s,o in self.files.items())
+        left = ', '.join(f'{len(v)} {k} ({some([repr(p.name) for p in v], 3)})' for k,v in self.skipped.items() if v)
+        words = f"{len(n)} classes ({some((f'{k} {v}' for k,v in n.items()), 5)}); " if self.classes else ''
+        return words + f'{counts} images' + (left and f'; skipped: {left}')
 
-# %% ../../nbs/data/02_files.ipynb #0bc3a992
+# %% ../../nbs/data/02_files.ipynb #e725208a
 def folder_plan(source:str|Path)->FolderPlan:
     "The parts, classes and images of a folder; raises where it has no clear meaning"
     root,kinds = Path(source),{}
-    for p,k in sorted(list_folder(root)): kinds.setdefault(k, []).append(p)
+    for p,k in sorted(list_folder(root), key=lambda o: o[0].as_posix()): kinds.setdefault(k, []).append(p)
     files,skipped = kinds.pop('image', []),{k:kinds.pop(k, []) for k in ('hidden','other','empty')}
     sets,faults = _find_parts({p:p.relative_to(root).parts for p in files})
     classes = None

@@ -22,11 +22,12 @@ def reduce_bits(u:Tensor, n_bits:int, from_bits:int=8)->Tensor:
         raise ValueError(f"n_bits: need at most the {from_bits} bits of u, got {n_bits}")
     return as_levels(u, from_bits) >> (from_bits-n_bits)
 
-# %% ../../nbs/data/01_levels.ipynb #82c65d1b
+# %% ../../nbs/data/01_levels.ipynb #ee3d4bed
 def pair(size:int|tuple|None)->tuple|None: # (h,w)
     "A side or (h,w) as (h,w)"
-    return (size,size) if size and np.ndim(size)==0 else size
+    return size if size is None or np.ndim(size) else (size,size)
 
+# %% ../../nbs/data/01_levels.ipynb #0eb2c1f6
 def image_levels(im:Image.Image, channels:int, size:int|tuple|None=None)->np.ndarray: # `(channels,h,w)`
     "Levels of a Pillow image, scaled to cover `size` (a side or `(h,w)`) and cropped to its centre"
     deep = im.mode.startswith('I') # 16-bit grey

@@ -6,7 +6,7 @@
 __all__ = ['public_sets', 'digits', 'photo_patches', 'public_images', 'as_labels', 'as_classes', 'LevelDataset', 'LevelDL',
            'check_sets', 'image_dls', 'built_in', 'built_in_sets', 'get_sets', 'split_valid', 'get_dls', 'image_set']
 
-# %% ../../nbs/data/03_loaders.ipynb #82743917
+# %% ../../nbs/data/03_loaders.ipynb #080f3e06
 import os
 import random
 from pathlib import Path
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from sklearn.datasets import load_digits,load_sample_image
-from fastcore.basics import chunked
+from fastcore.basics import chunked,patch
 from fastai.torch_core import default_device
 from fastai.data.core import DataLoaders,TfmdDL
 from .files import folder_sets,npz_sets,renamed,some,to_nchw
@@ -107,7 +107,7 @@ class LevelDataset:
     def __getitem__(self, i): return (self.u[i],) if self.y is None else (self.u[i],self.y[i])
     def new_empty(self): return LevelDataset(*(o.clone() for o in self[:0]), n_bits=self.n_bits, classes=self.classes)
 
-# %% ../../nbs/data/03_loaders.ipynb #fb136f5a
+# %% ../../nbs/data/03_loaders.ipynb #b03fdabd
 class LevelDL(TfmdDL):
     "A fastai loader that indexes a `LevelDataset` by whole batches"
     def create_batches(self, samps):
@@ -122,15 +122,17 @@ class LevelDL(TfmdDL):
                 raise ValueError(f"dataset: need images {tuple(own.u.shape[1:])}, got {tuple(u.shape[1:])}")
         return super().new(dataset, cls, **kwargs)
 
-    def show_batch(self, b=None, max_n=16, nrows=None, ncols=8, figsize=None, unique=False, **kwargs):
-        "A figure of the first images of `b`, default a batch; `kwargs` of `show_levels`"
-        u,*y = self.one_batch() if b is None else b
-        i = torch.arange(min(max_n, len(u), (nrows or max_n)*ncols))*(not unique)
-        titles = [self.classes[k] for k in y[0][i].tolist()] if y else None
-        u = u[i][:,:3 if u.shape[1]>2 else 1] # no transparency
-        fig = show_levels(u, self.n_bits, **dict(ncol=ncols, titles=titles) | kwargs)
-        if figsize: fig.set_size_inches(figsize)
-        return fig
+# %% ../../nbs/data/03_loaders.ipynb #c7d9e437
+@patch
+def show_batch(self:LevelDL, b=None, max_n=16, nrows=None, ncols=8, figsize=None, unique=False, **kwargs):
+    "A figure of the first images of `b`, default a batch; `kwargs` of `show_levels`"
+    u,*y = self.one_batch() if b is None else b
+    i = torch.arange(min(max_n, len(u), (nrows or max_n)*ncols))*(not unique)
+    titles = [self.classes[k] for k in y[0][i].tolist()] if y else None
+    u = u[i][:,:3 if u.shape[1]>2 else 1] # no transparency
+    fig = show_levels(u, self.n_bits, **dict(ncol=ncols, titles=titles) | kwargs)
+    if figsize: fig.set_size_inches(figsize)
+    return fig
 
 # %% ../../nbs/data/03_loaders.ipynb #3fce9d3a
 def check_sets(sets:dict): # `{part: (u,y)}`
