@@ -178,14 +178,14 @@ def _depth(pictures, n_bits):
     if bits==16: _same(pictures, Picture.depth, need + 'are {}', '16-bit grey')
     return bits
 
-# %% ../../nbs/data/02_files.ipynb #46d37c78
+# %% ../../nbs/data/02_files.ipynb #78a3992a
 def _channels(pictures, bits, channels):
     "Channels to read"
     if channels not in (None,1,*(2,3,4)*(bits==8)):
         raise ValueError(f"channels: need 1 for 16-bit grey, 1 to 4 for 8 bits, got {channels!r} for {bits} bits")
     if channels: return channels
-    usual = Counter(p.kind for p in pictures if p.kind in ('grey','colour')).most_common(1)
-    usual = usual[0][0] if usual else 'grey or all colour'
+    n = Counter(p.kind for p in pictures)
+    usual = 'colour' if n['colour']>n['grey'] else 'grey'
     _same(pictures, lambda p: p.kind, 'channels: need 1 or 3, where not all are {}', usual)
     return dict(grey=1, colour=3)[usual]
 

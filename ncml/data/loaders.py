@@ -76,7 +76,7 @@ def as_labels(y, n:int, name:str='y')->np.ndarray: # (n,), integers, bools or te
     need = f'{n} labels, one for each image: integers, text or one-hot rows'
     raise ValueError(f"{name}: need {need}, got {y.dtype} {y.shape}")
 
-# %% ../../nbs/data/03_loaders.ipynb #9cad639d
+# %% ../../nbs/data/03_loaders.ipynb #43e95972
 def as_classes(sets:dict, classes=None, name:str='{}')->tuple: # `{part: (images, labels or None)}`; labels in errors
     "`sets` with positions as labels, and the classes: `classes`, or every label of the first set, sorted"
     ys = {s:as_labels(y, len(u), name.format(s)) for s,(u,y) in sets.items() if y is not None}
@@ -85,9 +85,9 @@ def as_classes(sets:dict, classes=None, name:str='{}')->tuple: # `{part: (images
     at = {o:i for i,o in enumerate(names)}
     if classes is not None: at = {str(o):i for o,i in at.items()} | {i:i for i in at.values()}
     for s,y in ys.items():
-        if new := set(y.tolist())-at.keys():
-            need = f"labels or positions of the training classes ({some(map(repr, names))})"
-            raise ValueError(f"{name.format(s)}: need {need}, got {some(map(repr, sorted(new)))}")
+        if new := sorted(set(y.tolist())-at.keys()):
+            need = f'labels or positions of the training classes ({some(map(repr, names))})'
+            raise ValueError(f"{name.format(s)}: need {need}, got {some(map(repr, new))}")
     ys = {s:torch.tensor([at[o] for o in y.tolist()], dtype=torch.long) for s,y in ys.items()}
     return {s:(u,ys.get(s)) for s,(u,_) in sets.items()},names
 
