@@ -199,7 +199,7 @@ def _pixels(p:Picture, size, channels, bits): # levels (c,h,w), or the picture w
         return image_levels(im, channels, size)
     except Exception as e: return p._replace(fault=why(e))
 
-# %% ../../nbs/data/02_files.ipynb #bff9ef8c
+# %% ../../nbs/data/02_files.ipynb #c83ec30d
 def read_images(plan:FolderPlan, size=None, channels=None, n_bits:int|None=None)->tuple: # (n,c,h,w), bits
     "Levels of all files, and their bits: 16 where all files are 16-bit grey and `n_bits` is above 8 or None, else 8"
     files = [p for o in plan.files.values() for p in o]
@@ -210,7 +210,7 @@ def read_images(plan:FolderPlan, size=None, channels=None, n_bits:int|None=None)
     channels,size = _channels(pictures, bits, channels),pair(size)
     if not size: _same(pictures, lambda p: f'{p.w}x{p.h}', 'size: need a side or (h,w), where not all are {}')
     small = [p.path.name for p in pictures if size and min(p.h, p.w)<min(size)]
-    if 0<len(small)<len(files)/2: warnings.warn(f"size: {len(small)} images are enlarged: {some(small)}", stacklevel=4)
+    if 0<len(small)<len(files)/2: warnings.warn(f"size: enlarges {some(small)}", stacklevel=4)
     arrays = parallel(_pixels, pictures, size=size, channels=channels, bits=bits, threadpool=True)
     _sound([a if isinstance(a, Picture) else p for a,p in zip(arrays, pictures, strict=True)])
     return torch.from_numpy(np.stack(arrays)),bits
