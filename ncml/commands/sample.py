@@ -73,10 +73,11 @@ def ncml_sample(
           f"by {s.nfe} evaluations of the score each\nNext: ncml_sanity {run} measures the model on test images")
     return path
 
-# %% ../../nbs/commands/02_sample.ipynb #86adef28
+# %% ../../nbs/commands/02_sample.ipynb #86a125d4
 def known_pixels(rows:int|None, box:str|None, h:int, w:int): # (h,w) bool
     "The pixels that `--rows` and `--box` keep"
     from ncml.instruments.complete import around_box, raster_prefix
+    if rows is not None and rows>=h: raise ValueError(f"rows: need fewer than the {h} of an image, got {rows}")
     if not box: return raster_prefix(h, w, (h//2 if rows is None else rows)*w)
     edges = numbers('box', box, int)
     if rows is not None or len(edges)!=4 or not (0<=edges[0]<edges[1]<=h and 0<=edges[2]<edges[3]<=w):
