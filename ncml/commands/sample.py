@@ -20,17 +20,17 @@ def save_levels(u, n_bits:int, path:Path, ncol:int=8): # (n,c,h,w); images in a 
     if path.suffix!='.npz': return save_images(u, n_bits, path, ncol)
     np.savez_compressed(path, x=u.cpu().numpy().astype('uint8' if n_bits<=8 else 'uint16'), n_bits=n_bits)
 
-# %% ../../nbs/commands/02_sample.ipynb #ae271010
+# %% ../../nbs/commands/02_sample.ipynb #c2673a05
 def labels(y:str|None, n:int, run)->tuple: # classes (n,) or None, images in a row
     "Classes of `n` images in turn: names or numbers of a `Run` with commas between, or 'all'"
     import torch
     if y is None: return None,8
-    k,names = run.model.n_classes,list(run.config['data'].get('classes') or [])
-    known = {} if any(c.isdigit() for c in names) else {str(i):i for i in range(k)}
+    k,names = run.model.n_classes,run.config['data'].get('classes') or []
+    known = {} if any(map(str.isdigit, names)) else {str(i):i for i in range(k)}
     known |= {c:i for i,c in enumerate(names)}
     words = [y] if y in known else names or [*known] if y=='all' else [o.strip() for o in str(y).split(',')]
     if not (known and set(words)<=set(known)): raise ValueError(f"y: need classes of the run, {names or k}, got {y!r}")
-    i = torch.tensor([*dict.fromkeys(known[o] for o in words)])
+    i = torch.tensor([*dict.fromkeys(map(known.get, words))])
     return i[torch.arange(n)%len(i)],8 if len(i)==1 else min(len(i), 16)
 
 # %% ../../nbs/commands/02_sample.ipynb #bf60a602
@@ -73,10 +73,11 @@ def ncml_sample(
           f"by {s.nfe} evaluations of the score each\nNext: ncml_sanity {run} measures the model on test images")
     return path
 
-# %% ../../nbs/commands/02_sample.ipynb #86adef28
+# %% ../../nbs/commands/02_sample.ipynb #86a125d4
 def known_pixels(rows:int|None, box:str|None, h:int, w:int): # (h,w) bool
     "The pixels that `--rows` and `--box` keep"
     from ncml.instruments.complete import around_box, raster_prefix
+    if rows is not None and rows>=h: raise ValueError(f"rows: need fewer than the {h} of an image, got {rows}")
     if not box: return raster_prefix(h, w, (h//2 if rows is None else rows)*w)
     edges = numbers('box', box, int)
     if rows is not None or len(edges)!=4 or not (0<=edges[0]<edges[1]<=h and 0<=edges[2]<edges[3]<=w):

@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['aliases', 'Targets', 'RunFolder', 'T', 'Levels', 'Steps', 'Solver', 'Grid', 'Kind', 'Data', 'Size', 'Bits',
-           'Channels', 'Root', 'Download', 'Device', 'Seed', 'Bs', 'in_shell', 'respell', 'renamed', 'own_names',
+           'Channels', 'Root', 'Download', 'Device', 'Seed', 'Bs', 'in_shell', 'respell', 'own_name', 'own_names',
            'Exit', 'in_words', 'command_errors', 'Bars', 'progress', 'option', 'choice', 'numbers', 'at_least',
            'get_device', 'check_solver', 'parse_targets', 'open_run', 'density', 'load_model', 'in_a_line',
-           'load_models', 'run_time', 'built_in', 'trained_on', 'TestSet', 'own_runs', 'check_runs', 'origin',
-           'test_images', 'bare', 'command_line', 'trained_by', 'result_record', 'new_result']
+           'load_models', 'run_time', 'trained_on', 'TestSet', 'own_runs', 'check_split', 'check_classes', 'origin',
+           'load_images', 'test_images', 'bare', 'command_line', 'trained_by', 'result_record', 'new_result']
 
 # %% ../../nbs/commands/00_shell.ipynb #337bb330
 import os
@@ -68,71 +68,71 @@ aliases = dict(source='data', path='data', valid_pct='data', u_train='data', u='
     n_steps='steps', known='rows,box', n_heads='net', pi='pis', bit='perturb', skip='only', images='n',
     run='target,targets', target='run,targets', targets='target,run', model='target,targets,run') # own: options
 
-# %% ../../nbs/commands/00_shell.ipynb #d581d14f
+# %% ../../nbs/commands/00_shell.ipynb #654ce4a3
+def own_name(f, name:str, shell:bool=False)->str: # `name` of an argument of the library
+    "What the command `f` calls this argument, in a shell its option"
+    own = inspect.signature(f).parameters
+    k = next((o for o in (name, *aliases.get(name, '').split(',')) if o in own), name)
+    return f'--{k}' if shell and k in own and own[k].default is not own[k].empty else k
+
+# %% ../../nbs/commands/00_shell.ipynb #53fe566c
 @contextmanager
-def renamed(names:dict): # `{argument: name in messages}`
-    "Other names at the start of an error's message"
+def own_names(f, shell:bool=False):
+    "Errors about arguments of the library become errors about those of the command `f`"
     try: yield
     except (ValueError, MemoryError) as e:
         head,_,rest = str(e).partition(': ')
         if rest and re.fullmatch(r'\w+(, \w+)*', head):
-            e.args = ', '.join(dict.fromkeys(names.get(o, o) for o in head.split(', '))) + f': {rest}',
+            e.args = ', '.join(dict.fromkeys(own_name(f, o, shell) for o in head.split(', '))) + f': {rest}',
         raise
 
-# %% ../../nbs/commands/00_shell.ipynb #1ca7b153
-def own_names(f, shell:bool=False)->dict: # `{argument of the library: name in messages}`
-    "What the command `f` calls its arguments, with dashes in a shell"
-    own = inspect.signature(f).parameters
-    names = {k:next((o for o in (k, *aliases.get(k, '').split(',')) if o in own), k) for k in (*own, *aliases)}
-    options = {k for k,p in own.items() if p.default is not p.empty and shell}
-    return {k:f'--{o}' if o in options else o for k,o in names.items()}
-
-# %% ../../nbs/commands/00_shell.ipynb #27263f3e
+# %% ../../nbs/commands/00_shell.ipynb #40ab63e4
 class Exit(SystemExit): "The end of a command with a status of its own"
 
 def in_words(e:BaseException)->str:
     "An error as one line"
     text,kind = ' '.join(str(e).split()),type(e).__name__
-    if kind in ('MemoryError','_ArrayMemoryError','OutOfMemoryError') or 'allocate memory' in text:
-        return text if 'bs: ' in text else '--bs: need fewer images at a time, the memory is full'
+    full = kind.endswith('MemoryError') or 'allocate memory' in text
+    if full and 'bs: ' not in text: return '--bs: need fewer images at a time, the memory is full'
+    if full: return text
     if isinstance(e, (ValueError, OSError, FloatingPointError)): return text
     return f"something went wrong: {kind}: {text}; NCML_TRACEBACK=1 shows where"
 
-# %% ../../nbs/commands/00_shell.ipynb #fb1518f0
+# %% ../../nbs/commands/00_shell.ipynb #e10e12cc
 def _in_shell(f, args, kwargs):
     name = f.__name__
-    def line(message, *_, **__): return f'{name}: {message}\n'
-    warnings.formatwarning = line
+    warnings.formatwarning = lambda message, *_, **__: f'{name}: {message}\n'
     _interrupts(signal.SIG_DFL, signal.default_int_handler) # files are cleaned up
     try:
-        with renamed(own_names(f, True)): f(*args, **kwargs)
+        with own_names(f, shell=True): f(*args, **kwargs)
     except Exit: raise
     except KeyboardInterrupt: sys.exit(130)
     except BaseException as e:
         if os.environ.get('NCML_TRACEBACK'): sys.excepthook(*sys.exc_info())
-        sys.stderr.write(line(in_words(e)))
+        print(f'{name}: {in_words(e)}', file=sys.stderr)
         sys.exit(2)
 
-# %% ../../nbs/commands/00_shell.ipynb #293e49bb
+# %% ../../nbs/commands/00_shell.ipynb #ffd067e2
 def command_errors(f):
     "Name the command's own arguments in errors; in a shell an error is one line, with exit status 2"
     @wraps(f)
     def _f(*args, **kwargs):
         if in_shell(f.__name__): return _in_shell(f, args, kwargs)
-        with renamed(own_names(f)): return f(*args, **kwargs)
+        with own_names(f): return f(*args, **kwargs)
     return _f
 
-# %% ../../nbs/commands/00_shell.ipynb #835cdde5
+# %% ../../nbs/commands/00_shell.ipynb #3ac5d02d
 class Bars:
-    "Where fastprogress prints: to a terminal, else now and then a line, the first after `wait` seconds"
-    def __init__(self, wait:float=5.): self.wait,self.next = wait,time.monotonic()+wait
+    "Where fastprogress prints: to a terminal, else a line after 5 s and then every 10 s"
+    def __init__(self): self.next = time.monotonic()+5
     def __call__(self, text, end='\n', **kwargs):
         at = re.search(r'\[(\d+/\d+) ([\d:]+)\D+([\d:]+)', text)
         if sys.stderr.isatty(): print(text, end=end, file=sys.stderr, flush=True)
         elif at and time.monotonic()>=self.next:
-            self.next = time.monotonic()+2*self.wait
+            self.next = time.monotonic()+10
             print('{} after {}, about {} to go'.format(*at.groups()), file=sys.stderr, flush=True)
 
+# %% ../../nbs/commands/00_shell.ipynb #e962b5e4
 def progress()->bool: # for `progress` of the library's functions
     "Are bars to be shown? In a shell, on stderr"
     if not in_shell(): return False
@@ -200,25 +200,24 @@ def check_solver(solver:str, grid:str):
     choice('solver', solver, solvers)
     choice('grid', grid, time_scales)
 
-# %% ../../nbs/commands/00_shell.ipynb #b0995071
-def _named(o:str)->tuple: # name, target, does its path exist?
+# %% ../../nbs/commands/00_shell.ipynb #07b40672
+def _named(text:str)->tuple: # name, target
     "The parts of `name=target`; a path that exists is not cut"
-    starts = [0, *(m.end() for m in re.finditer('=', o) if not {'/',','} & {*o[:m.end()]})]
-    at = next((i for i in starts if os.path.exists(o[i:].strip())), None)
-    i = starts[:2][-1] if at is None else at
-    target = o[i:].strip()
-    return o[:i].strip().removesuffix('=') or Path(target).name.removesuffix('.npz'),target,at is not None
+    whole = text.strip()
+    name,target = ('',whole) if os.path.exists(whole) else re.fullmatch('(?:([^=/,]*)=)?(.*)', whole).groups()
+    target = target.strip()
+    return (name or Path(target).name.removesuffix('.npz')).strip(),target
 
-# %% ../../nbs/commands/00_shell.ipynb #c65bc961
+# %% ../../nbs/commands/00_shell.ipynb #22d5555e
 def parse_targets(targets:str)->dict: # `{name: target}`
     "Targets with commas between, `name=` before some; nothing is loaded"
     words,found = str(targets).split(','),{}
+    def first(n): return _named(','.join(words[:n]))
     while words:
-        tries = {i:_named(','.join(words[:i])) for i in range(len(words), 0, -1)}
-        i = next((i for i,o in tries.items() if o[2]), 1)
-        name,target,_ = tries[i]
+        n = next((n for n in range(len(words), 1, -1) if os.path.exists(first(n)[1])), 1) # commas in a path
+        name,target = first(n)
         if name in found: raise ValueError(f"targets: need different names, got {name!r} twice; name=target gives one")
-        found[name],words = target,words[i:]
+        found[name],words = target,words[n:]
     return found
 
 # %% ../../nbs/commands/00_shell.ipynb #7febb4e4
@@ -229,17 +228,17 @@ def open_run(path, device='cpu'): # `Run`
     if run and {'data','noise'}<=run.config.keys(): return run
     raise ValueError(f"run: need a folder that ncml_train wrote, got {str(path)!r}")
 
-# %% ../../nbs/commands/00_shell.ipynb #786872d5
+# %% ../../nbs/commands/00_shell.ipynb #79627569
 def density(o):
     "The model of a `Run`, which is a tuple; anything else as it is"
     return o.model if isinstance(o, tuple) else o
 
-def _flow(model)->bool:
-    "Has the model `log_prob` only after a call, like a flow of zuko?"
+def _is_flow(model)->bool: # such as zuko's
+    "Has the model `log_prob` only after a call?"
     try: return not hasattr(model, 'log_prob') and hasattr(model(), 'log_prob')
     except Exception: return False
 
-# %% ../../nbs/commands/00_shell.ipynb #aa8c2186
+# %% ../../nbs/commands/00_shell.ipynb #9dbcaf9e
 def load_model(target:str, device='cpu'): # a `Run`, or a density
     "The model of a run folder or of `module:factory`"
     if Path(target).is_dir(): return open_run(target, device)
@@ -249,24 +248,24 @@ def load_model(target:str, device='cpu'): # a `Run`, or a density
     if '' not in sys.path: sys.path.insert(0, '') # a console script does not look in the present folder
     try: model = getattr(import_module(module), factory)()
     except (Exception, SystemExit) as e: raise ValueError(f"{need}{type(e).__name__}: {e}") from e
-    if _flow(model): raise ValueError(need + "log_prob only after a call; return ncml.instruments.adapters.Dequantized("
-        "lambda x: flow().log_prob(x.flatten(1)), n_bits)")
+    if _is_flow(model): raise ValueError(need + "log_prob only after a call; return Dequantized(flow, n_bits)")
     if not hasattr(model, 'score') or hasattr(model, 'log_prob'): model = as_density(model)
     return model.to(device) if isinstance(model, nn.Module) else model
 
-# %% ../../nbs/commands/00_shell.ipynb #fc3c7346
+# %% ../../nbs/commands/00_shell.ipynb #4506f72e
 def in_a_line(name:str, o)->str: # a `Run`, or a density
     "A model in words"
+    from ncml.training.train import noise_words
     if not isinstance(o, tuple): return f"{name}: a model of yours, of images x on [-1, 1]"
-    m,d,t = o.model,o.config['noise'],o.config['noise']['t_max']
+    m,d = o.model,o.config['noise']
     n,shape = sum(p.numel() for p in m.parameters()),'×'.join(map(str, o.config['data']['shape']))
-    levels = f"{type(o.sde).__name__.removesuffix('SDE')} up to {o.sde.levels_at(t, m.n_bits):.3g} levels (t ≤ {t:.3g})"
-    noise = f"{levels}, {d['p_clean']:.0%} clean images" if d['p_clean']<1 else 'none, plain maximum likelihood'
+    noise = noise_words(o.sde, d['t_max'], d['p_clean'], m.n_bits)
     return f"{name}: {n:,} parameters, images {shape} of {m.n_bits} bits; noise: {noise}"
 
-# %% ../../nbs/commands/00_shell.ipynb #c5641188
+# %% ../../nbs/commands/00_shell.ipynb #e878c7b8
 def load_models(targets:dict, device='cpu', kind=None, load=load_model)->dict: # `{name: Run or density}`
     "Load and describe models; `kind` is for those that state none"
+    if kind: choice('kind', kind, ('exact','bound','estimate'))
     found = {k:load(o, device) for k,o in targets.items()}
     for k,o in found.items():
         m = density(o)
@@ -274,28 +273,22 @@ def load_models(targets:dict, device='cpu', kind=None, load=load_model)->dict: #
         print(in_a_line(k, o), flush=True)
     return found
 
-# %% ../../nbs/commands/00_shell.ipynb #b4351fce
+# %% ../../nbs/commands/00_shell.ipynb #841302ee
 def run_time(run, t:float|None=None, levels:float|None=None)->float:
     "`t`, or the time of noise in `levels`, which the `Run` must have been trained for; default its largest"
     noise = run.config['noise']
     largest = noise['t_max'] if noise['p_clean']<1 else 0.
-    both = None not in (t, levels)
-    if levels and not both: t = run.sde.t_at_levels(levels, run.model.n_bits)
-    if t is None: t = largest if levels is None else 0.
-    if 0<=t<=largest*(1+1e-6) and not both: return min(t, largest)
-    got = f"{t:g} and {levels:g} levels" if both else f'{t:g}'
-    raise ValueError(f"t, levels: need one time from 0 to {largest:g}, the largest of {run.path}, got {got}")
+    need = f"t, levels: need one time from 0 to {largest:g}, the largest of {run.path}"
+    if None not in (t, levels): raise ValueError(f"{need}, got {t:g} and {levels:g} levels")
+    if levels is not None: t = run.sde.t_at_levels(levels, run.model.n_bits) if levels else 0.
+    if t is None: return largest
+    if 0<=t<=largest*(1+1e-6): return min(t, largest)
+    raise ValueError(f"{need}, got {t:g}")
 
-# %% ../../nbs/commands/00_shell.ipynb #8347f4c3
-def built_in(source)->bool:
-    from ncml.data.loaders import public_sets
-    return str(source) in {'digits','photos',*public_sets}
-
-def trained_on(d:dict, source)->bool: # 'data' of a run's configuration; as in `get_dls`
-    "Is `source` what a run was trained with?"
-    if built_in(source) or built_in(d['source']): return d['source']==str(source)
-    a,b = Path(d['source']),Path(source)
-    return a.resolve()==b.resolve() or a.name==b.name and not a.exists()
+# %% ../../nbs/commands/00_shell.ipynb #ed4581b5
+def trained_on(d:dict, source)->bool: # 'data' of a run's configuration
+    "Is `source` the set, file or folder that a run was trained with?"
+    return d['source'] in (str(source), str(Path(source).resolve()))
 
 # %% ../../nbs/commands/00_shell.ipynb #c1712e09
 class TestSet(NamedTuple):
@@ -308,44 +301,61 @@ class TestSet(NamedTuple):
 
     def labels(self, o): return self.y if getattr(density(o), 'n_classes', 0) else None # for a model
 
-# %% ../../nbs/commands/00_shell.ipynb #119036a0
+# %% ../../nbs/commands/00_shell.ipynb #32116b2a
 def own_runs(runs:dict, source, where:dict, dls)->dict: # options of `get_dls`
     "Those of `runs` that were trained on the images of `dls`, by digest, else by path"
     from ncml.learner import image_digest
-    d,own = dls.train_ds,{}
+    n_bits,own = dls.train_ds.n_bits,{}
+    digest = image_digest(dls.train_ds.u, n_bits)
     for k,o in runs.items():
         c = o.config['data']
         here = trained_on(c, source)
-        known = c.get('digest') and all(c.get(i)==v for i,v in dict(where, n_bits=d.n_bits).items())
-        same = image_digest(d.u, d.n_bits)==c['digest'] if known else here
+        known = c.get('digest') and all(c.get(i)==v for i,v in dict(where, n_bits=n_bits).items())
+        same = digest==c['digest'] if known else here
         if same: own[k] = o
-        elif here: raise ValueError(f"data: need the images that {o.path or k} was trained on, got others in {source}; "
-            "rename that, or give by --data where those are")
+        elif here: raise ValueError(f"data: need the images that {o.path or k} was trained on, got others in {source}")
     return own
 
-# %% ../../nbs/commands/00_shell.ipynb #5abdec49
-def check_runs(runs:dict, own:dict, strange:bool, fixed:bool, classes): # is the test part the same for all seeds?
-    "Raise where runs are `strange` to each other, split their `own` images differently, or know other classes"
-    every = {k:o.config['data'] for k,o in runs.items()}
-    if strange or len({every[k]['seed'] for k in own})>1 and not fixed:
-        some = {k:(d['source'], d['seed']) for k,d in every.items()}
+# %% ../../nbs/commands/00_shell.ipynb #e9f1a96f
+def check_split(runs:dict, own:dict, strange:bool, fixed:bool): # is the test part the same for all seeds?
+    "Raise where runs are `strange` to each other, or split their `own` images differently"
+    some = {k:(o.config['data']['source'], o.config['data']['seed']) for k,o in runs.items()}
+    if strange or not fixed and len({some[k][1] for k in own})>1:
         raise ValueError(f"targets: need runs trained on the same images, split by the same seed, got {some}")
-    for k,d in every.items():
-        if runs[k].model.n_classes and d['classes']!=list(map(str, classes or [])) and (classes or k in own):
-            raise ValueError(f"data: need the classes {d['classes']} of {k}, got {classes}")
 
-# %% ../../nbs/commands/00_shell.ipynb #43c7a38e
+def check_classes(runs:dict, own:dict, classes):
+    "Raise where a run with classes knows others"
+    for k,o in runs.items():
+        d = o.config['data']['classes']
+        if o.model.n_classes and d!=list(map(str, classes or [])) and (classes or k in own):
+            raise ValueError(f"data: need the classes {d} of {k}, got {classes}")
+
+# %% ../../nbs/commands/00_shell.ipynb #48e765e5
 def origin(runs:dict, data, **options)->dict:
     "Source, size, channels, seed and root of the images: of the run on these, or the first; then of `options`"
     if not (data or runs): raise ValueError("data: need images to test with, got no run and no --data")
-    every = [o.config['data'] for o in runs.values()] or [dict(size=None, channels=None, seed=0, root='data')]
+    every = [o.config['data'] for o in runs.values()] or [{}]
     d = next((o for o in every if data and runs and trained_on(o, data)), every[0])
-    d = d | {k:v for k,v in dict(options, source=data).items() if v is not None}
-    if data or built_in(d['source']) or Path(d['source']).exists(): return d
-    who = next(o.path or k for k,o in runs.items())
-    raise ValueError(f"data: {who} was trained on {d['source']}, which is not here; give its images by --data")
+    options = {k:v for k,v in dict(options, source=data).items() if v is not None}
+    return dict(size=None, channels=None, seed=0, root='data') | d | options
 
-# %% ../../nbs/commands/00_shell.ipynb #6694cd78
+# %% ../../nbs/commands/00_shell.ipynb #3a958aca
+def load_images(runs:dict, d:dict, given:bool, bits, download:bool, device): # `d` of `origin`; given by --data?
+    "The loaders of the images, and whether they are for 'test', for 'valid', or all 'given'"
+    from ncml.data.loaders import get_dls
+    where = {k:d[k] for k in ('size','channels','seed')}
+    try: dls = get_dls(d['source'], bits, root=d['root'], download=download, device=device, **where)
+    except (ValueError, OSError) as e:
+        if given: raise
+        who = next(o.path or k for k,o in runs.items())
+        raise ValueError(f"data: need the images of {who}, {d['source']!r}, or others by --data, got none: {e}") from e
+    own = own_runs(runs, d['source'], where, dls)
+    part = 'test' if len(dls.loaders)>2 else 'valid' if own else 'given'
+    check_split(runs, own, not given and len(own)<len(runs), part=='test' and d['source']!='digits')
+    check_classes(runs, own, dls.train_ds.classes)
+    return dls,part
+
+# %% ../../nbs/commands/00_shell.ipynb #8de936c9
 def test_images(
     found:dict, # `{name: Run or model}`
     data=None, n=None, # source, default that of the runs; at most so many
@@ -355,23 +365,19 @@ def test_images(
 )->TestSet:
     "Images to test models with"
     import torch
-    from ncml.data.loaders import get_dls
     from ncml.learner import random_images
     runs = {k:o for k,o in found.items() if isinstance(o, tuple)}
     d = origin(runs, data, size=size, channels=channels, root=root)
-    bits = bits or next((m.n_bits for m in map(density, found.values()) if getattr(m, 'n_bits', None)), None)
-    where = {k:d[k] for k in ('size','channels','seed')}
-    dls = get_dls(d['source'], bits, root=d['root'], download=download, device=device, **where)
-    own = own_runs(runs, d['source'], where, dls)
-    part = 'test' if len(dls.loaders)>2 else 'valid' if own or held_out else 'given'
-    check_runs(runs, own, len(own)<len(runs) and not data, part=='test' and d['source']!='digits', dls.train_ds.classes)
+    bits = bits or next((b for o in found.values() if (b := getattr(density(o), 'n_bits', None))), None)
+    dls,part = load_images(runs, d, bool(data), bits, download, device)
+    if held_out and part=='given': part = 'valid'
     sets = [o.dataset for o in dls.loaders][0 if part=='given' else -1:]
     u,y = (None if o[0] is None else torch.cat(o) for o in zip(*((o.u,o.y) for o in sets), strict=True))
     u,y = random_images(SimpleNamespace(u=u, y=y), n, d['seed'])
-    facts = dict(source=bare(d['source']), part=part, n=len(u), shape=list(u.shape[1:]), n_bits=sets[0].n_bits, **where)
-    shape = '×'.join(map(str, u.shape[1:]))
-    print(f"{len(u)} {part} images {shape} of {sets[0].n_bits} bits, {facts['source']}", flush=True)
-    return TestSet(u, y, dls, facts, d['root'])
+    facts = dict(source=bare(d['source']), part=part, n=len(u), shape=list(u.shape[1:]), n_bits=sets[0].n_bits)
+    size = '×'.join(map(str, facts['shape']))
+    print(f"{len(u)} {part} images {size} of {facts['n_bits']} bits, {facts['source']}", flush=True)
+    return TestSet(u, y, dls, facts | {k:d[k] for k in ('size','channels','seed')}, d['root'])
 
 # %% ../../nbs/commands/00_shell.ipynb #6b22586c
 def bare(names)->str:
@@ -393,16 +399,16 @@ def trained_by(config:dict)->str|None: # configuration of a run
     "The command line that trained a run; None for a run of format 2"
     return config.get('training', {}).get('command')
 
-# %% ../../nbs/commands/00_shell.ipynb #6fb8d5c1
+# %% ../../nbs/commands/00_shell.ipynb #b06a37a1
 def result_record(f, args:dict, found:dict, images:TestSet)->dict: # JSON-able
     "What a file says beside its numbers"
     from ncml.learner import made_with
     def of(c):
-        data = dict(c['data'], source=bare(c['data']['source']), root=None)
+        data = c['data'] | dict(source=bare(c['data']['source']), root=None)
         return {k:c[k] for k in ('weights_sha256','model','sde','noise')} | dict(trained_by=trained_by(c), data=data)
     runs = {k:of(o.config) if isinstance(o, tuple) else None for k,o in found.items()}
-    device = get_device(args.get('device'))
-    return dict(command=command_line(f, args), runs=runs, images=images.facts, **made_with(device))
+    made = made_with(get_device(args.get('device')))
+    return dict(command=command_line(f, args), runs=runs, images=images.facts, **made)
 
 # %% ../../nbs/commands/00_shell.ipynb #84640fef
 @contextmanager

@@ -6,31 +6,30 @@
 __all__ = ['jobs', 'net_changes', 'free_name', 'run_path', 'with_defaults', 'new_learner', 'train_options', 'last_lines',
            'write_run', 'ncml_train']
 
-# %% ../../nbs/commands/01_train.ipynb #c4792839
+# %% ../../nbs/commands/01_train.ipynb #c2f7fd41
 import os
+from itertools import count
 from pathlib import Path
 from fastcore.script import call_parse, store_true
 from . import shell
 from .shell import Bs, Device, Download, Seed, at_least, choice, command_errors, command_line, numbers
 
-# %% ../../nbs/commands/01_train.ipynb #e9096d83
+# %% ../../nbs/commands/01_train.ipynb #d869adb6
 jobs = dict(digits=dict(levels=1.5, epochs=24, lr=4e-3, dropout=0.35)) # data: its defaults
 
-def net_changes(
-    text:str|None # such as 'n_filters=64,n_blocks=2'
-)->dict:
+def net_changes(text:str|None)->dict: # such as 'n_filters=64,n_blocks=2'
     "Arguments of `NCPN` from the option `--net`"
-    pairs = [o.partition('=') for o in (text or '').split(',') if o.strip()]
-    known = ('n_filters','n_blocks','n_scales','n_mix','n_heads','d_emb')
-    net = {choice('net', k.strip(), known):numbers('net', v, int)[0] for k,_,v in pairs}
-    at_least(net=(min([v + (k=='n_heads') for k,v in net.items()], default=1), 1)) # no heads are none
+    known,net = ('n_filters','n_blocks','n_scales','n_mix','n_heads','d_emb'),{}
+    for k,_,v in (o.partition('=') for o in (text or '').split(',') if o.strip()):
+        k = choice('net', k.strip(), known)
+        net[k], = numbers('net', v, int)
+        at_least(net=(net[k], int(k!='n_heads'))) # no heads are none
     return net
 
-# %% ../../nbs/commands/01_train.ipynb #7117f293
+# %% ../../nbs/commands/01_train.ipynb #b16a1f27
 def free_name(stem:str)->Path:
     "`runs/stem`, or with -2, -3, … added: the first that does not exist"
-    names = (Path('runs')/f'{stem}{end}' for end in ['', *(f'-{i}' for i in range(2, 10_000))])
-    return next(p for p in names if not p.exists())
+    return next(p for i in count(1) if not (p := Path('runs')/(stem if i==1 else f'{stem}-{i}')).exists())
 
 def run_path(o:dict, objective:str)->Path: # options of `ncml_train`
     "Where a run of these options is written, or where one of another objective belongs"
@@ -54,24 +53,21 @@ def new_learner(dls, o:dict):
     return ncml_learner(dls, p_clean=1. if o['objective']=='ml' else o['p_clean'],
         arch=preset(o['arch'], **changes) if o['arch'] else changes, **same)
 
-# %% ../../nbs/commands/01_train.ipynb #43ee356c
+# %% ../../nbs/commands/01_train.ipynb #78b8bfe0
 def train_options(args:dict, o:dict, path:Path): # options as given, and with defaults
     "Train by the options of `ncml_train`: the run, and the loaders of all its images"
     from fastai.torch_core import set_seed
     from ncml.data.loaders import get_dls
     from ncml.learner import new_folder
-    from ncml.loss import names_bs
-    from ncml.training.train import bf16_line, data_record, end_run, first_lines, fit_into, limit_images
+    from ncml.training.train import data_record, end_run, first_lines, fit_into, limit_images
     device,where = shell.get_device(o['device']),{k:o[k] for k in ('size','channels','seed','root')}
     with new_folder(path) as folder:
         set_seed(o['seed'])
         dls = get_dls(o['data'], o['bits'], download=o['download'], bs=o['bs'], device=device, **where)
-        with names_bs(o['bs']):
-            learn = new_learner(limit_images(dls, o['limit'], o['seed']), o)
-            print(*first_lines(learn, o['data'], path), sep='\n', flush=True)
-            if o['bf16'] and device.type=='cpu' and not o['compile']: print(bf16_line(learn), flush=True)
-        info = dict(data=data_record(o['data'], dls, bits=o['bits'], **where))
-        info['training'] = dict(o, command=command_line(ncml_train, args))
+        learn = new_learner(limit_images(dls, o['limit'], o['seed']), o)
+        print(*first_lines(learn, o['data'], path), sep='\n', flush=True)
+        data = data_record(o['data'], dls, bits=o['bits'], **where)
+        info = dict(data=data, training=o | dict(command=command_line(ncml_train, args)))
         ended = fit_into(folder, learn, o['epochs'], o['lr'], o['minutes'], info)
     return end_run(path, ended, device),dls
 
@@ -87,7 +83,7 @@ def last_lines(args:dict, path:Path)->list: # of str; options as given
         f"To compare: {command_line(ncml_train, args | here)}",
         f"then:       ncml_sanity {path},{args['run']}"]
 
-# %% ../../nbs/commands/01_train.ipynb #406c036d
+# %% ../../nbs/commands/01_train.ipynb #7d36ecfb
 def write_run(args:dict, o:dict, path:Path)->Path: # options as given, and with defaults
     "Train, write table and pictures, and print the end"
     from ncml.learner import random_images
