@@ -472,11 +472,11 @@ def image_digest(u:Tensor, n_bits:int)->str: # 16 hexadecimal digits
     rows = (hashlib.sha256(head + o.tobytes()).digest() for o in u.cpu().numpy().astype('<i4'))
     return hashlib.sha256(b''.join(sorted(rows))).hexdigest()[:16]
 
-# %% ../nbs/06_learner.ipynb #a93af434
+# %% ../nbs/06_learner.ipynb #a5973f57
 def _loaders(run):
     "`DataLoaders` of the images of `run`; raises where these are missing, or others than in training"
-    _need('data' in run.config, f"run: need an entry data, got none in {run.path}")
-    d,names = run.config['data'],('source','size','channels','seed','root')
+    d,names = run.config.get('data', {}),('source','size','channels','seed','root')
+    _need('source' in d, f"run: need an entry data with a source, got none in {run.path}")
     own = {k:d[k] for k in names if d.get(k) is not None}
     try: dls = appendix('data.loaders.get_dls')(n_bits=run.model.n_bits, **own)
     except (ValueError, OSError) as e:
@@ -506,7 +506,7 @@ def _maybe(f): return lambda v: v is None or f(v)
 def _all(f, n=None): return lambda v: isinstance(v, list) and len(v)==(n or len(v)) and all(map(f, v))
 def _sde(v): return isinstance(v, dict) and all(k=='name' or _real(1e-9, 1e6)(o) for k,o in v.items())
 
-# %% ../nbs/06_learner.ipynb #ed6d33e1
+# %% ../nbs/06_learner.ipynb #9d7d9f84
 _side = _whole(1, 2048)
 _schema = { # of a run's configuration; `?` marks what may be missing
     'format':lambda v: v in (2, _format), 'weights_sha256':_text, 'sde':_sde,
@@ -514,7 +514,7 @@ _schema = { # of a run's configuration; `?` marks what may be missing
         n_classes=_whole(0), n_scales=_whole(1, 10), d_emb=_maybe(_whole(0)), t_max=_maybe(_real(1e-9)),
         dropout=_real(0, 1)),
     'noise?':dict(t_max=_real(1e-9), p_clean=_real(0, 1)),
-    'data?':{'source':_text, 'seed?':_whole(0, 2**63), 'root?':_maybe(_text), 'channels?':_maybe(_side),
+    'data?':{'source?':_text, 'seed?':_whole(0, 2**63), 'root?':_maybe(_text), 'channels?':_maybe(_side),
         'size?':_maybe(lambda v: _side(v) or _all(_side, 2)(v)), 'shape?':_all(_side, 3), 'classes?':_all(_text),
         'digest?':_maybe(_text)},
     'training?':{'command?':_maybe(_text), 'ema?':_maybe(_real(0, 1))}}
