@@ -6,7 +6,7 @@
 __all__ = ['solvers', 'as_mask', 'check_levels', 'as_classes', 'ticker', 'state_limit', 'clip', 'clipping', 'in_batches',
            'sample_ar', 'sample_jacobi', 'finite_score', 'reverse_drift', 'ode_drift', 'tweedie', 'euler_maruyama',
            'heun', 'reverse_diffusion', 'langevin', 'predictor_corrector', 'DPMSolver', 'ode_adaptive', 'get_solver',
-           'check_grid', 'Wrapped', 'walk', 'refine', 'CountNFE', 'refine_grid', 'by_batch', 'refine_batches',
+           'check_grid', 'Wrapped', 'CountNFE', 'walk', 'refine', 'refine_grid', 'by_batch', 'refine_batches',
            'get_sampler', 'limited', 'Samples', 'sample_ncml']
 
 # %% ../nbs/05_sampling.ipynb #07afa43c
@@ -27,32 +27,34 @@ from .loss import evaluating, names_bs, score
 from .sde import SDE, as_time, draw_noise, draw_uniform, expand_to, image_generators
 from .sde import level_width, t_floor, time_grid, to_levels
 
-# %% ../nbs/05_sampling.ipynb #d9a1af2d
+# %% ../nbs/05_sampling.ipynb #7c312f48
 def as_mask(known, n:int, h:int, w:int, prefix:bool=False)->Tensor: # (n,h,w)
     "The mask of known pixels of `n` images, from one for all or one for each"
-    known = torch.as_tensor(math.nan if known is None else known)
-    if known.dtype!=torch.bool or known.shape not in ((h,w), (n,h,w)):
-        raise ValueError(f"known: need bool, ({h},{w}) or ({n},{h},{w}), got {known.dtype} {tuple(known.shape)}")
-    k = known.expand(n, h, w).flatten(1)
+    if getattr(known, 'dtype', None)!=torch.bool or known.shape not in ((h,w), (n,h,w)):
+        got = f"{known.dtype} {tuple(known.shape)}" if isinstance(known, Tensor) else known
+        raise ValueError(f"known: need bool, ({h},{w}) or ({n},{h},{w}), got {got}")
+    known = known.expand(n, h, w)
+    k = known.flatten(1)
     late = (k[:,1:] & ~k[:,:-1]).nonzero()[:1].tolist() if prefix else []
     for i,j in late: raise ValueError(f"known: need a raster prefix, got a gap at {divmod(j+1, w)} in image {i}")
-    return known.expand(n, h, w)
+    return known
 
-# %% ../nbs/05_sampling.ipynb #3beee853
+# %% ../nbs/05_sampling.ipynb #7e3ebd30
 def _start(model, given, known, shape, prefix, like):
     "Images to begin with, 0 where unknown, and the mask of known pixels (n,h,w)"
     n,c,h,w = shape
     own = getattr(model, 'n_channels', None) or c
     if c!=own or min(shape)<1: raise ValueError(f"shape: need (n,{own},h,w), each at least 1, got {tuple(shape)}")
-    x = torch.zeros(n, c, h, w, dtype=torch.promote_types(like.dtype, torch.float32), device=like.device)
-    if given is None: return x,torch.zeros_like(x[:,0], dtype=torch.bool)
+    x = like.new_zeros(shape, dtype=torch.promote_types(like.dtype, torch.float32))
+    if given is None: return x,x[:,0]>0
     known = as_mask(known, n, h, w, prefix).to(x.device)
     if given.is_floating_point() and given.shape==x.shape:
         x = torch.where(known[:,None], given.to(x), x)
         if x.isfinite().all(): return x,known
-    raise ValueError(f"given: need finite floats {(n,c,h,w)}, as to_unit gives, got {given.dtype} {tuple(given.shape)}")
+    got = f"{given.dtype} {tuple(given.shape)}"
+    raise ValueError(f"given: need finite floats {tuple(shape)}, as to_unit gives, got {got}")
 
-# %% ../nbs/05_sampling.ipynb #2103e34a
+# %% ../nbs/05_sampling.ipynb #92ebfd3e
 def _on_grid(x, n_bits): # bool, like `x`
     top = 2**n_bits-1
     u = (x+1)*(top/2)
@@ -66,21 +68,21 @@ def check_levels(model, x, t, y, known):
     off = x[known & ~_on_grid(x, d.n_bits)]
     if len(off): raise ValueError(f"given: need levels of {d.n_bits} bits where known and t = 0, got {off[0]:g}")
 
+# %% ../nbs/05_sampling.ipynb #3ed8f0f8
 def _dequantized(model, x, t, known):
     "`x`, dequantised where the model needs it and all that is known of an image are levels"
     if not getattr(model, 'dequantizes', False): return x
     levels = (_on_grid(x, model.n_bits) | ~known[:,None]).flatten(1).all(1)
     return torch.where(known[:,None] & expand_to(levels, x), model.dequantized(x, t), x)
 
-# %% ../nbs/05_sampling.ipynb #403b71d3
+# %% ../nbs/05_sampling.ipynb #af5fd196
 def as_classes(model, y, n:int)->Tensor: # (n,) integers
     "Classes of `n` images, from one for all or one for each"
-    y,k = torch.as_tensor(math.nan if y is None else y),getattr(model, 'n_classes', None) or math.inf
+    y,k = torch.as_tensor(y),getattr(model, 'n_classes', None) or math.inf
     if y.shape in ((), (n,)) and not y.is_floating_point() and ((y>=0) & (y<=k)).all(): return y.long().expand(n)
-    v = f"{y.dtype} {tuple(y.shape)}" + (f" from {y.min()} to {y.max()}" if y.numel() else '')
-    raise ValueError(f"y: need whole numbers 0 to {k}, one for all or for each of {n} images, got {v}")
+    raise ValueError(f"y: need whole numbers 0 to {k}, one for all or for each of {n} images, got {y}")
 
-# %% ../nbs/05_sampling.ipynb #224d7a09
+# %% ../nbs/05_sampling.ipynb #f8e6981d
 def _rows(y, s): return None if y is None else y[s]
 
 def _noise(model, x, t, y, generators):
@@ -88,44 +90,41 @@ def _noise(model, x, t, y, generators):
     k = getattr(model, 'noise_channels', None) or model.dist(x[:1], t[:1], _rows(y, slice(1))).noise_channels
     return draw_uniform(x[:,:1].expand(-1, k, -1, -1), generators)
 
-# %% ../nbs/05_sampling.ipynb #329368d6
 def _finite(v, x, name):
     "`v`, which must be finite; else a `FloatingPointError` with the state `x`"
-    bad = ~v.isfinite()
-    if not bad.any(): return v
-    rows = bad.flatten(1).any(1)
-    at = rows.int().argmax().item()
-    where = f"{at}, pixel {tuple(bad[at].any(0).nonzero()[0].tolist())}" if v.ndim==4 else at
-    err = FloatingPointError(f"{name}: need finite numbers, got others in {rows.sum()} images, first in {where}")
+    if (good := v.isfinite()).all(): return v
+    rows = ~good.flatten(1).all(1)
+    where = f"{rows.sum()} images, first in {rows.int().argmax()}"
+    err = FloatingPointError(f"{name}: need finite numbers, got others in {where}")
     err.x = x
     raise err
 
+# %% ../nbs/05_sampling.ipynb #27b96f06
 @contextmanager
 def ticker(n:int, progress:bool):
     "An iterator of `n` ticks, a bar if `progress`, which ends with the context"
-    bar = progress_bar(range(n), leave=False) if progress and n else range(n)
-    ticks = iter(bar)
+    bar = progress_bar(range(n), leave=False) if progress and n else None
+    ticks = iter(bar or range(n))
     try:
         yield ticks
         for _ in ticks: pass
     finally:
         if getattr(bar, 'last_v', None) is not None: bar.on_interrupt()
 
-# %% ../nbs/05_sampling.ipynb #b2331675
+# %% ../nbs/05_sampling.ipynb #b202f752
 def state_limit(sde:SDE, t:Tensor, n_bits:int|None=None)->Tensor: # (n,), like `t`
     "Bound of |x| at t, m + 8 s with s at least that of a level's width"
     return sde.mean_coef(t) + 8*sde.std(t).clamp(min=level_width(n_bits)/math.sqrt(12) if n_bits else .25)
 
-def clip(x:Tensor, limit:Tensor|None)->Tensor: # Of a shape that broadcasts
+def clip(x:Tensor, limit:Tensor|None)->Tensor: # of a shape that broadcasts
     return x if limit is None else x.clamp(-limit, limit)
 
 _clipped = ContextVar('clipped', default=None)
 
 @contextmanager
 def clipping():
-    "Yields a list for pairs (values set to the limit, values); the outermost context warns of their share"
-    counts = _clipped.get()
-    if counts is not None: yield counts; return
+    "Yields a list for pairs (values set to the limit, all values); the outermost context warns of the share"
+    if _clipped.get() is not None: yield _clipped.get(); return
     token = _clipped.set(counts := [])
     try: yield counts
     finally: _clipped.reset(token)
@@ -224,15 +223,12 @@ def sample_jacobi(
     x = in_batches(draw, model, shape, t, y, noise, generators, given, known, prefix, bs, progress, limit)
     return (x,torch.cat(nfes)) if return_nfe else x
 
-# %% ../nbs/05_sampling.ipynb #5d4d1c5a
-def _normal(o): return o.clone() if isinstance(o, Tensor) and o.is_inference() else o
-
+# %% ../nbs/05_sampling.ipynb #35a0191f
 def finite_score(model, x, t, y=None):
-    "The score, which must be finite; also inside `torch.inference_mode`"
-    with torch.inference_mode(False): s = score(model, _normal(x), _normal(t), _normal(y))
-    return _finite(s, x, f"score at t={torch.as_tensor(t).max():.6g}")
+    "The score, which must be finite"
+    return _finite(score(model, x, t, y), x, f"score at t={torch.as_tensor(t).max():.6g}")
 
-# %% ../nbs/05_sampling.ipynb #7346e4a0
+# %% ../nbs/05_sampling.ipynb #9e1668f3
 def _drift(model, sde, x, t, y, share):
     t = as_time(t, x, sde.t_end)
     f,g = expand_to(sde.drift_coef(t), x),expand_to(sde.diffusion(t), x)
@@ -242,7 +238,6 @@ def reverse_drift(model, sde, x, t, y=None):
     "`f x - g^2 score`, the drift of the reverse SDE"
     return _drift(model, sde, x, t, y, 1)
 
-# %% ../nbs/05_sampling.ipynb #6e5ababe
 def ode_drift(model, sde, x, t, y=None):
     "`f x - g^2 score/2`, the drift of the probability-flow ODE"
     return _drift(model, sde, x, t, y, 2)
@@ -289,12 +284,11 @@ def predictor_corrector(model, sde, x, t, t_next, y, noise, snr=0.16, n_correcto
     x = reverse_diffusion(model, sde, x, t, t_next, y, noise)
     return langevin(model, sde, x, t_next, t_next, y, noise, snr, n_corrector)
 
-# %% ../nbs/05_sampling.ipynb #513ee887
+# %% ../nbs/05_sampling.ipynb #faeda5dc
 def _denoised(model, sde, x, t, y):
     m,s = sde.kernel(t)
     return (x + s**2*finite_score(model, x, t, y))/m
 
-# %% ../nbs/05_sampling.ipynb #23d116b7
 class DPMSolver:
     "Steps of the ODE by an exponential integrator, which remembers the step before"
     def __init__(self, order:int=2): self.order,self.last = order,{} # 1 (DDIM) or 2 (DPM-Solver++ 2M)
@@ -317,28 +311,26 @@ def ode_adaptive(model, sde, x, t, t_next, y, noise, rtol=1e-3, atol=1e-3, metho
     ends,options = torch.tensor([t,t_next], dtype=torch.float64, device=x.device),dict(max_num_steps=max_steps)
     return odeint(v, x, ends, rtol=rtol, atol=atol, method=method, options=dict(options, step_t=ends[1:]))[-1]
 
-# %% ../nbs/05_sampling.ipynb #fb15408b
+# %% ../nbs/05_sampling.ipynb #f1ba2abe
 solvers = dict(heun=heun, dpm=DPMSolver, adaptive=ode_adaptive, em=euler_maruyama, reverse_diffusion=reverse_diffusion,
                pc=predictor_corrector, langevin=langevin)
 
-# %% ../nbs/05_sampling.ipynb #e473f98f
 def get_solver(
     solver, # A name in `solvers`, a step, or a class of steps or its `partial`, which is made anew
 ):
     "The step called `solver`"
-    if isinstance(solver, str):
-        if solver not in solvers: raise ValueError(f"solver: need one of {list(solvers)}, got {solver!r}")
-        solver = solvers[solver]
-    return solver() if isinstance(getattr(solver, 'func', solver), type) else solver
+    if isinstance(solver, str) and solver not in solvers:
+        raise ValueError(f"solver: need one of {list(solvers)}, got {solver!r}")
+    step = solvers.get(solver, solver)
+    return step() if isinstance(getattr(step, 'func', step), type) else step
 
-# %% ../nbs/05_sampling.ipynb #5f5b1ea1
+# %% ../nbs/05_sampling.ipynb #155d2471
 def check_grid(model, sde, ts):
     "The times of a walk as numbers, which must decrease from at most T to 0 or more"
     v,T = torch.as_tensor(ts),getattr(model, 't_max', None) or sde.t_end
     if 0<v[0]<=torch.tensor(T, dtype=v.dtype) and (v.diff()<0).all() and v[-1]>=0: return v.tolist()
     raise ValueError(f"ts: need times that decrease from at most {T:g} to 0 or more, got {v.tolist()}")
 
-# %% ../nbs/05_sampling.ipynb #104315af
 @contextmanager
 def _named(where):
     "Prefix a `FloatingPointError` by `where`"
@@ -347,7 +339,7 @@ def _named(where):
         e.args = (f"{where}: {e}",)
         raise
 
-# %% ../nbs/05_sampling.ipynb #127dd9a6
+# %% ../nbs/05_sampling.ipynb #7bc466cc
 class Wrapped(nn.Module):
     "A model around `model`, with all attributes of that"
     def __init__(self, model): super().__init__(); self.model = model
@@ -358,13 +350,20 @@ class Wrapped(nn.Module):
             if k=='model': raise
             return getattr(self.model, k)
 
+class CountNFE(Wrapped):
+    "`model`, which counts the calls of its `log_prob` in `nfe`"
+    nfe = 0
+    def log_prob(self, x:Tensor, t:Tensor, y:Tensor|None=None)->Tensor:
+        self.nfe += 1
+        return self.model.log_prob(x, t, y)
+
 class _Bounded(Wrapped):
     "`model`, evaluated on [-limit,limit]"
     def __init__(self, model, limit): super().__init__(model); self.limit = limit
     def log_prob(self, x, t, y=None): # x - x is 0 and has the gradient
         return self.model.log_prob(clip(x.detach(), self.limit) + (x - x.detach()), t, y)
 
-# %% ../nbs/05_sampling.ipynb #aa2fe83a
+# %% ../nbs/05_sampling.ipynb #8327e339
 @torch.no_grad()
 def walk(model, sde, x, ts, y=None, solver='heun', generator=None, progress=False, after_step=None, limit=None):
     "Apply the step `solver` along `ts`, with the arguments of `refine`; |x| stays within `limit`, that of `ts[0]`"
@@ -378,7 +377,7 @@ def walk(model, sde, x, ts, y=None, solver='heun', generator=None, progress=Fals
         x = bound(x)
         for i,(t,t_next) in enumerate(pairwise(ts)):
             with _named(f'step {i}'): x = bound(step(model, sde, x, t, t_next, y, noise))
-            new = after_step(x, torch.tensor(t_next, dtype=x.dtype, device=x.device)) if after_step else None
+            new = after_step(x, x.new_tensor(t_next)) if after_step else None
             if new is not None: x = new
             next(ticks)
     return x
@@ -399,14 +398,6 @@ def refine(
     if y is not None: y = as_classes(model, y, len(x)).to(x.device)
     x,t = walk(model, sde, x, ts, y, solver, generator, progress, after_step),float(ts[-1])
     with _named(f'step {len(ts)-1}'): return tweedie(model, sde, x, t, y) if t>0 else x
-
-# %% ../nbs/05_sampling.ipynb #59de581b
-class CountNFE(Wrapped):
-    "`model`, which counts the calls of its `log_prob` in `nfe`"
-    nfe = 0
-    def log_prob(self, x:Tensor, t:Tensor, y:Tensor|None=None)->Tensor:
-        self.nfe += 1
-        return self.model.log_prob(x, t, y)
 
 # %% ../nbs/05_sampling.ipynb #189788d1
 def refine_grid(
