@@ -38,7 +38,7 @@ from fastai.optimizer import OptimWrapper
 from fastai.torch_core import distrib_barrier, find_bs, get_model, rank_distrib
 from filelock import FileLock, Timeout
 from safetensors.torch import load as from_safetensors, save as to_safetensors
-from .loss import NoiseDist, bits_per_dim, check_log_prob, data_bits, evaluating, from_batch, names_bs
+from .loss import NoiseDist, bits_per_dim, check_classes, check_log_prob, data_bits, evaluating, from_batch, names_bs
 from .ncpn import NCPN, appendix, data_init, preset
 from .sampling import sample_ncml
 from .sde import SDE, as_levels, as_time, check_t_max, default_levels, get_sde, level_width, show_levels
@@ -113,7 +113,7 @@ class NoiseCallback(Callback):
 
     def labels(self, x):
         none = torch.full((len(x),), self.n_classes, device=x.device)
-        y = self.learn.yb[0].as_subclass(Tensor) if self.learn.yb else none # images alone
+        y = check_classes(self.learn.yb[0].as_subclass(Tensor), self.n_classes) if self.learn.yb else none # images alone
         return torch.where(torch.rand(len(x), device=x.device)<self.p_uncond, none, y) if self.training else y
 
 # %% ../nbs/06_learner.ipynb #abfacb55
@@ -325,11 +325,15 @@ def ncml_learner(
 )->NCMLLearner:
     "A fastai `Learner` that trains a model by noise conditional maximum likelihood"
     _need(0<=p_clean<=1, f"p_clean: need a share in [0,1], got {p_clean}")
+    _need(0<=p_uncond<=1, f"p_uncond: need a share in [0,1], got {p_uncond}")
+    _need(ema is None or 0<=ema<1, f"ema: need a decay in [0,1) or None, got {ema}")
     x,y = _first_batch(dls)
     sde,n_bits = get_sde(sde),data_bits(model, dls, n_bits or getattr(dls, 'n_bits', getattr(model, 'n_bits', 8)))
     t_max = _largest_time(sde, levels, t_max, model, n_bits)
     noise_dist = NoiseDist(sde, t_max, p_clean, noise_kind, min(level_width(n_bits)/8, sde.kernel(t_max)[1]/2))
     x,rehearse = from_batch(x, n_bits),model is not None or kwargs.keys() & {'loss_func','metrics'}
+    if x.numel()>1000 and len(x.unique())<=2**(n_bits//2):
+        warnings.warn(f"n_bits: only {len(x.unique())} of {2**n_bits} levels in a batch; have the images fewer bits?", stacklevel=2)
     n_classes = _count_classes(dls, y, model) if class_cond else 0
     if model is None: model = _new_network(x, y, n_bits, n_classes, sde, noise_dist, arch)
     else: model = _check_model(model, arch, t_max).to(x.device)
@@ -378,6 +382,7 @@ def load(self:NCMLLearner, file, device=None, with_opt=True, strict=True, **kwar
         got = state.get('trained_for')
     if not got: warnings.warn(f"file: {file} does not state its noise", stacklevel=2)
     own = {k:v for k,v in self.trained_for().items() if got and k not in ('p_clean','kind') and v!=got.get(k)}
+    if got and got['p_clean']==1>self.noise_dist.p_clean: own['p_clean'] = self.noise_dist.p_clean # trained without noise
     _need(not own, f"file: need weights trained for {own}, got {got}; make a learner of that kind")
     get_model(self.model).load_state_dict(state.get('model', state), strict)
     if self.opt is None: self.create_opt()
@@ -405,6 +410,7 @@ def _locked(paths, name):
     try:
         for p in paths[:1] if folder.exists() else paths: # a process may have been killed between two files
             _need(not p.exists(), f"{name}: need a new name, got {str(p)!r}; choose another or remove it")
+        if folder.exists(): warnings.warn(f"{folder} is replaced; the process that wrote it was killed", stacklevel=4)
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         yield folder

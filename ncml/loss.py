@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['from_batch', 'check_log_prob', 'bits_per_dim', 'evaluating', 'names_bs', 'bpd', 'score', 'Density', 'as_density',
-           'data_bits', 'image_batches', 'check_finite', 'check_mass', 'NoiseDist', 'ncml_loss']
+           'data_bits', 'check_classes', 'image_batches', 'check_finite', 'check_mass', 'NoiseDist', 'ncml_loss']
 
 # %% ../nbs/04_loss.ipynb #6e6f62d1
 import inspect
@@ -17,7 +17,7 @@ import torch
 from fastcore.basics import basic_repr, patch
 from fastprogress.fastprogress import progress_bar
 from torch import nn,Tensor
-from .sde import SDE, as_time, check_bits, check_images, check_t_max, generator, pick, time_scales, to_unit
+from .sde import SDE, as_time, check_bits, check_images, check_t_max, generator, pick, readable, time_scales, to_unit
 
 # %% ../nbs/04_loss.ipynb #7f9c82b6
 def from_batch(
@@ -42,7 +42,8 @@ def from_batch(
 def check_log_prob(lp:Tensor, x:Tensor)->Tensor: # `lp` itself
     "Raise unless `lp`, a model's output for `x`, has one value per image"
     if isinstance(lp, Tensor) and lp.shape==x.shape[:1]: return lp
-    raise ValueError(f"log_prob: need one value per image, shape ({len(x)},), got {getattr(lp, 'shape', lp)}")
+    got = 'a distribution; FlowDensity or Dequantized takes a flow' if hasattr(lp, 'log_prob') else getattr(lp, 'shape', lp)
+    raise ValueError(f"log_prob: need one value per image, shape ({len(x)},), got {got}")
 
 # %% ../nbs/04_loss.ipynb #8ce81009
 def bits_per_dim(log_prob:Tensor, x:Tensor|int)->Tensor: # (n,), at least float32
@@ -93,11 +94,14 @@ def score(model, x:Tensor, t:float|Tensor, y:Tensor|None=None)->Tensor: # like `
 # %% ../nbs/04_loss.ipynb #fa5ae54d
 def _n_args(f):
     "How many of (x, t, y) `f` takes as positional arguments"
-    for n in (3, 2):
-        try: inspect.signature(f).bind(*[None]*n)
-        except (TypeError, ValueError): continue
-        return n
-    return 1
+    try: params = list(inspect.signature(f).parameters.values())
+    except (TypeError, ValueError): return 1 # a built-in function
+    if any(p.kind==p.VAR_POSITIONAL for p in params): return 3
+    names,n = (('t','time'),('y','label','labels')),1
+    for p,own in zip(params[1:], names, strict=False): # any other argument with a default is the function's own
+        if p.kind>p.POSITIONAL_OR_KEYWORD or p.default is not p.empty and p.name not in own: break
+        n += 1
+    return n
 
 # %% ../nbs/04_loss.ipynb #ac87789d
 class Density(nn.Module):
@@ -142,6 +146,11 @@ def _pairs(u, y, bs):
     raise ValueError("y: need True or None for a loader, got labels")
 
 # %% ../nbs/04_loss.ipynb #157c11a4
+def check_classes(y:Tensor, n_classes:int)->Tensor: # `y` itself
+    "Raise where a label is no class 0 to `n_classes` - 1 of a model with classes; read on the CPU only"
+    if not n_classes or not readable(y) or not len(y) or 0<=y.min()<=y.max()<n_classes: return y
+    raise ValueError(f"y: need classes 0 to {n_classes-1}, got {y.min()} to {y.max()}")
+
 def _warn_of_axes(x):
     if x.ndim==4 and x.shape[3] in (1,3,4) and min(x.shape[1:3])>4:
         warnings.warn(f"u: need (n,c,h,w), got {tuple(x.shape)}; if it is (n,h,w,c), permute", stacklevel=3)
@@ -171,7 +180,7 @@ def image_batches(
         x = _as_input(model, from_batch(x, n_bits) if n_bits else check_images(torch.as_tensor(x)))
         n,high = n+len(x),max(high, x.max().item())
         if y is not None and yb is None: raise ValueError("y: need labels in the batches of the loader, got none")
-        yield x,None if y is None else yb.to(x.device)
+        yield x,None if y is None else check_classes(yb.to(x.device), getattr(model, 'n_classes', 0))
     if not n: raise ValueError("u: need at least one image, got none")
     if n_bits and high<0<n_bits-1:
         warnings.warn(f"u: all levels below {2**n_bits//2}; have they {n_bits} bits?", stacklevel=2)
@@ -191,7 +200,7 @@ def check_mass(b:Tensor, kind:str|None=None, n_bits:int|None=None)->Tensor: # `b
     "Raise if bits per dimension (n,) are below 0; of a 'bound' or 'estimate' warn, and if their mean exceeds `n_bits`"
     if n_bits and len(b) and (mean := b.mean().item())>1.02*n_bits:
         warnings.warn(f"log_prob: {mean:.4g} bits per dimension for levels of {n_bits} bits, worse than a uniform "
-                      "model; does it expect x in [-1,1]?", stacklevel=2)
+                      "model: is it trained, and does it expect x in [-1,1]?", stacklevel=2)
     if not (bad := b<-1e-6).any(): return b
     message = (f"log_prob: need the log mass of levels in nats, got {b.min():.4g} bits per dimension for "
                f"{_which(bad)}; is its sign turned, or does a density in x lack its D·log Δ?")

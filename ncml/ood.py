@@ -113,7 +113,7 @@ def ood_statistics(
     bs:int=64, progress:bool=False, # batch size, where `u` is a tensor; show a bar?
     seed:int=0 # of a model that draws noise
 )->pd.DataFrame: # a row for each image (and t): `t` and the `statistics` that the model allows
-    "Statistics of each image, higher for in-distribution"
+    "Statistics of each image, higher for in-distribution; that the model is a mass is probed by `ood_report`"
     model,parts = _model(model),{float(o):[] for o in np.ravel(t).tolist()}
     if n_bits is not None: data_bits(model, u, n_bits)
     with evaluating(model, seed):

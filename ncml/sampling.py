@@ -368,7 +368,8 @@ class _Bounded(Wrapped):
 def walk(model, sde, x, ts, y=None, solver='heun', generator=None, progress=False, after_step=None, limit=None):
     "Apply the step `solver` along `ts`, with the arguments of `refine`; |x| stays within `limit`, that of `ts[0]`"
     step,noise,ts = get_solver(solver),partial(draw_noise, generator=generator),check_grid(model, sde, ts)
-    if not limit: limit = state_limit(sde, torch.tensor(ts[0]).double(), getattr(model, 'n_bits', None)).item()
+    n_bits = getattr(model, 'n_bits', None) # without a grid the data may lie anywhere
+    if not limit: limit = state_limit(sde, torch.tensor(ts[0]).double(), n_bits).item() if n_bits else math.inf
     model = _Bounded(model, limit)
     def bound(x):
         counts.append(((x.abs()>limit).sum(), x.numel()))

@@ -131,7 +131,7 @@ def ncml_train(
 )->Path: # the run folder
     """Train a model and write a run folder: weights, configuration, history, samples, sanity table.
     Ctrl-C ends it early and keeps what was trained.
-    Example: ncml_train photos --minutes 5"""
+    Example: ncml_train --data photos --minutes 5"""
     args = dict(locals())
     at_least(epochs=(epochs, 1), minutes=(minutes, .001), limit=(limit, 2), n_samples=(n_samples, 0), n=(n, 1),
         size=(size, 1), bs=(bs, 2), lr=(lr, 0), ema=(ema, 0), seed=(seed, 0))

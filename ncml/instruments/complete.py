@@ -54,7 +54,7 @@ def _descend(held, x, ts, y, solver, generator, n_resample, jump, after_step):
         x = held.put(x, t)
         new = after_step(x, t) if last and after_step else None
         return x if new is None else new
-    limit = state_limit(held.sde, ts[0].double(), getattr(held, 'n_bits', None)).item()
+    limit = state_limit(held.sde, ts[0].double(), held.n_bits).item()
     blocks = [ts] if n_resample==1 else [ts[i:i+jump+1] for i in range(0, len(ts)-1, jump)]
     for b in blocks:
         for r in reversed(range(n_resample)):

@@ -28,6 +28,7 @@ def clean_batch(learn)->tuple:
 # %% ../../nbs/instruments/09_metrics.ipynb #22c11b70
 class PerturbedBPD(Metric):
     "Bits per dimension of the perturbed validation images at t = 0"
+    less_is_better = True # for trackers
     def __init__(self, pi:float=1., perturb=lsb_flip, seed:int=0): # as in `sanity_test`
         self.pi,self.perturb,self.seed = pi,perturb,seed
         self.reset()
