@@ -271,8 +271,7 @@ def save_table(table:pd.DataFrame, n_bits:int, file:Path, picture:Path):
     file.write_text(table.to_json(orient='records', indent=1)+'\n')
     fig,ax = plt.subplots(figsize=(4.5, 3), dpi=80)
     try:
-        ax.axhline(n_bits, color='grey', ls=':', label=f'uniform, {n_bits} bits')
-        plot_sanity({p:o for p,o in table.groupby('perturbation', sort=False)}, ax)
+        plot_sanity({p:o for p,o in table.groupby('perturbation', sort=False)}, ax, n_bits)
         fig.savefig(picture, bbox_inches='tight')
     finally: plt.close(fig)
 
