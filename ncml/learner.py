@@ -113,7 +113,8 @@ class NoiseCallback(Callback):
 
     def labels(self, x):
         none = torch.full((len(x),), self.n_classes, device=x.device)
-        y = check_classes(self.learn.yb[0].as_subclass(Tensor), self.n_classes) if self.learn.yb else none # images alone
+        y = none # images alone
+        if self.learn.yb: y = check_classes(self.learn.yb[0].as_subclass(Tensor), self.n_classes)
         return torch.where(torch.rand(len(x), device=x.device)<self.p_uncond, none, y) if self.training else y
 
 # %% ../nbs/06_learner.ipynb #abfacb55
@@ -333,7 +334,8 @@ def ncml_learner(
     noise_dist = NoiseDist(sde, t_max, p_clean, noise_kind, min(level_width(n_bits)/8, sde.kernel(t_max)[1]/2))
     x,rehearse = from_batch(x, n_bits),model is not None or kwargs.keys() & {'loss_func','metrics'}
     if x.numel()>1000 and len(x.unique())<=2**(n_bits//2):
-        warnings.warn(f"n_bits: only {len(x.unique())} of {2**n_bits} levels in a batch; have the images fewer bits?", stacklevel=2)
+        few = f"n_bits: {len(x.unique())} of {2**n_bits} levels occur in a batch; have the images fewer bits?"
+        warnings.warn(few, stacklevel=2)
     n_classes = _count_classes(dls, y, model) if class_cond else 0
     if model is None: model = _new_network(x, y, n_bits, n_classes, sde, noise_dist, arch)
     else: model = _check_model(model, arch, t_max).to(x.device)
@@ -382,7 +384,8 @@ def load(self:NCMLLearner, file, device=None, with_opt=True, strict=True, **kwar
         got = state.get('trained_for')
     if not got: warnings.warn(f"file: {file} does not state its noise", stacklevel=2)
     own = {k:v for k,v in self.trained_for().items() if got and k not in ('p_clean','kind') and v!=got.get(k)}
-    if got and got['p_clean']==1>self.noise_dist.p_clean: own['p_clean'] = self.noise_dist.p_clean # trained without noise
+    p = self.noise_dist.p_clean
+    if got and got['p_clean']==1>p: own['p_clean'] = p # trained without noise
     _need(not own, f"file: need weights trained for {own}, got {got}; make a learner of that kind")
     get_model(self.model).load_state_dict(state.get('model', state), strict)
     if self.opt is None: self.create_opt()

@@ -42,7 +42,8 @@ def from_batch(
 def check_log_prob(lp:Tensor, x:Tensor)->Tensor: # `lp` itself
     "Raise unless `lp`, a model's output for `x`, has one value per image"
     if isinstance(lp, Tensor) and lp.shape==x.shape[:1]: return lp
-    got = 'a distribution; FlowDensity or Dequantized takes a flow' if hasattr(lp, 'log_prob') else getattr(lp, 'shape', lp)
+    got = getattr(lp, 'shape', lp)
+    if hasattr(lp, 'log_prob'): got = 'a distribution; FlowDensity or Dequantized takes a flow'
     raise ValueError(f"log_prob: need one value per image, shape ({len(x)},), got {got}")
 
 # %% ../nbs/04_loss.ipynb #8ce81009

@@ -82,9 +82,10 @@ def _find_classes(sets:dict)->tuple: # of `_find_parts`
     train = {o[0] for o in sets['train'].values() if len(o)==2}
     every = {o[0] for d in sets.values() for o in d.values() if len(o)==2}
     depth = {p:len(o) for d in sets.values() for p,o in d.items()}
+    words = {o:{*re.findall('[a-z]+', o.casefold())} for o in every}
     faults = {'beside class folders': [p for p,n in depth.items() if every and n==1],
         'deeper than class folders': [p for p,n in depth.items() if n>2], 'classes that train lacks': every-train,
-        'classes with the name of a part': [o for o in every if {*re.findall('[a-z]+', o.casefold())} & {*_parts}]}
+        'classes with the name of a part': [o for o,w in words.items() if w & {*_parts} - {o.casefold()}]}
     return sorted(train) if len(train)>1 else None,faults
 
 # %% ../../nbs/data/02_files.ipynb #f3bfb95f

@@ -102,7 +102,8 @@ def bpd_entry(
     device = next((p.device for p in getattr(density, 'parameters', list)()), 'cpu')
     return dict(model=name or model_name(density), **b, level=level, kind=kind, repeats=repeats, **_images(u, n_bits),
         t=float(t), noise=None if sde is None else repr(sde),
-        levels=None if sde is None else sde.levels_at(t, n_bits), seed=seed, labels=y is not None and getattr(density, 'n_args', 3)==3,
+        levels=None if sde is None else sde.levels_at(t, n_bits), seed=seed,
+        labels=y is not None and getattr(density, 'n_args', 3)==3,
         weights=weights or _weights(model), details=details | _details(model, density, t, sde), **made_with(device))
 
 # %% ../../nbs/instruments/04_ledger.ipynb #2919da79
