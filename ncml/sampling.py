@@ -78,7 +78,8 @@ def _dequantized(model, x, t, known):
 # %% ../nbs/05_sampling.ipynb #af5fd196
 def as_classes(model, y, n:int)->Tensor: # (n,) integers
     "Classes of `n` images, from one for all or one for each"
-    y,k = torch.as_tensor(y),getattr(model, 'n_classes', None) or math.inf
+    k = getattr(model, 'n_classes', None) or math.inf
+    y = torch.as_tensor(math.nan if y is None else y)
     if y.shape in ((), (n,)) and not y.is_floating_point() and ((y>=0) & (y<=k)).all(): return y.long().expand(n)
     raise ValueError(f"y: need whole numbers 0 to {k}, one for all or for each of {n} images, got {y}")
 
