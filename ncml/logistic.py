@@ -7,13 +7,14 @@ __all__ = ['log_sigmoid_diff', 'n_params', 'split_params', 'shifted', 'min_scale
            'PixelMixture', 'DiscretizedLogisticMixture', 'split_noise', 'check_temperature', 'marginal_params',
            'LogisticMixture', 'dequantize']
 
-# %% ../nbs/02_logistic.ipynb #1c930966
+# %% ../nbs/02_logistic.ipynb #e87953d9
 import math
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from fastcore.basics import patch
-from .sde import draw_uniform, level_width
+from .sde import check_images, draw_uniform, level_width
 
 # %% ../nbs/02_logistic.ipynb #c8a0629f
 def log_sigmoid_diff(
@@ -56,7 +57,7 @@ def uniform_params(n_channels:int, n_mix:int)->Tensor:
     means = ((torch.arange(n_mix)*2+1)/n_mix - 1).expand(n_channels, -1)
     return equal_weights(means, torch.full_like(means, 0.6/n_mix))
 
-# %% ../nbs/02_logistic.ipynb #f02234b8
+# %% ../nbs/02_logistic.ipynb #af934272
 class PixelMixture:
     "A mixture for each pixel; subclasses define `log_cell` and `place`"
     def __init__(self,
@@ -66,17 +67,17 @@ class PixelMixture:
     ):
         self.params = params.to(torch.promote_types(params.dtype, torch.float32))
         self.n_channels,self.n_bits,self.delta = n_channels,n_bits,level_width(n_bits)
-        self.clean = torch.as_tensor(clean is None or clean, device=params.device).expand(len(params))
+        self.clean = torch.as_tensor(clean is None or clean, device=params.device).expand(params.shape[0])
         o = split_params(self.params.unflatten(1, (n_params(n_channels, 1), -1)), n_channels)
         self.logits,self.means,self.coeffs = o[0].squeeze(1),o[1],o[3].tanh() # (n,m,h,w), (n,…,m,h,w)
         self.scales,self.log_weights = o[2].exp() + min_scale(self.delta),self.logits.log_softmax(1)
         self.noise_channels = 1 + 2*n_channels
 
-# %% ../nbs/02_logistic.ipynb #c94d719f
+# %% ../nbs/02_logistic.ipynb #cfadcd4e
 @patch
 def log_terms(self:PixelMixture, x): # (n,c,h,w) -> (n,1+c,m,h,w)
     "Log weights and log masses of each channel's cell"
-    x = x.to(self.params.dtype)
+    x = check_images(x, self.n_channels, edge=None).to(self.params.dtype)
     before,coeffs = x.split([1]*self.n_channels, 1),self.coeffs.unbind(1)
     means = [shifted(o, c, coeffs, before) for c,o in enumerate(self.means.unbind(1))]
     return torch.cat([self.log_weights.unsqueeze(1), self.log_cell(x.unsqueeze(2), torch.stack(means, 1))], 1)
@@ -108,7 +109,7 @@ class DiscretizedLogisticMixture(PixelMixture):
         level = ((v+1)/self.delta).round().clamp(0, top)
         return torch.where(self.clean.view(-1, 1, 1), 2*level/top - 1, v + (offset-0.5)*self.delta)
 
-# %% ../nbs/02_logistic.ipynb #c626ad26
+# %% ../nbs/02_logistic.ipynb #3172d5da
 def split_noise(noise:Tensor, c:int)->tuple: # (n,1+2c,…) in [0,1)
     "Uniform for the component, standard logistic, uniform in the cell"
     pick,draw,offset = noise.split([1, c, c], 1)
@@ -119,10 +120,11 @@ def check_temperature(tau:float):
 
 @patch
 def noise(self:PixelMixture, generator=None)->Tensor: # (n,noise_channels,h,w) in [0,1)
+    "Noise for `sample`, with a generator as in `draw_uniform`"
     n,_,h,w = self.params.shape
-    return self.params.new_empty(n, self.noise_channels, h, w).uniform_(generator=generator)
+    return draw_uniform(self.params.new_empty(n, self.noise_channels, h, w), generator)
 
-# %% ../nbs/02_logistic.ipynb #174f8c6b
+# %% ../nbs/02_logistic.ipynb #44a197b1
 @patch
 def sample(self:PixelMixture,
     noise=None, # (n,noise_channels,h,w) in [0,1)
@@ -130,7 +132,7 @@ def sample(self:PixelMixture,
 )->Tensor: # (n,c,h,w)
     "A draw of every pixel, a function of `noise`"
     check_temperature(temperature)
-    noise,x = self.noise() if noise is None else noise.to(self.params.dtype),[]
+    noise,x = self.noise() if noise is None else noise.to(self.params),[]
     pick,z,offset = split_noise(noise, self.n_channels)
     weights = (self.logits/temperature).softmax(1)
     m = (weights.cumsum(1)<pick).sum(1, keepdim=True).clamp(max=weights.shape[1]-1).unsqueeze(1)
@@ -139,13 +141,14 @@ def sample(self:PixelMixture,
         x.append(self.place(shifted(v, c, coeffs.unbind(1), x), offset[:,c]))
     return torch.stack(x, 1)
 
-# %% ../nbs/02_logistic.ipynb #3982c76c
+# %% ../nbs/02_logistic.ipynb #cb4d6016
 def marginal_params(x:Tensor, n_mix:int, delta:float)->Tensor: # (n,c,h,w)
     "Parameters that follow the values of `x`, with levels `delta` apart"
-    v = x.cpu().transpose(0, 1).flatten(1).float().sort(1).values
-    def quantile(p): return v[:,(p*(v.shape[1]-1)).round().long()]
-    width = quantile(torch.linspace(0, 1, n_mix+1)).diff(dim=1).clamp(min=delta)
-    return equal_weights(quantile((torch.arange(n_mix)+0.5)/n_mix), 0.5*width).to(x.device)
+    last,p = x[:,0].numel()-1,torch.cat([torch.linspace(0, 1, n_mix+1), (torch.arange(n_mix)+0.5)/n_mix])
+    at = (p*last).round().long().clamp(max=last).numpy() # beyond 2^24 float32 may round up
+    v = torch.from_numpy(np.stack([np.sort(o.float().numpy(), None)[at] for o in x.detach().cpu().unbind(1)]))
+    ends,middle = v.split([n_mix+1, n_mix], 1)
+    return equal_weights(middle, 0.5*ends.diff(dim=1).clamp(min=delta)).to(x.device)
 
 # %% ../nbs/02_logistic.ipynb #6f0a8373
 class LogisticMixture(PixelMixture):

@@ -6,7 +6,7 @@
 __all__ = ['from_batch', 'check_log_prob', 'bits_per_dim', 'evaluating', 'names_bs', 'bpd', 'score', 'Density', 'as_density',
            'data_bits', 'image_batches', 'check_finite', 'check_mass', 'NoiseDist', 'ncml_loss']
 
-# %% ../nbs/04_loss.ipynb #4359610b
+# %% ../nbs/04_loss.ipynb #6e6f62d1
 import inspect
 import math
 import warnings
@@ -17,20 +17,22 @@ import torch
 from fastcore.basics import basic_repr, patch
 from fastprogress.fastprogress import progress_bar
 from torch import nn,Tensor
-from .sde import SDE, as_time, check_t_max, generator, time_scales, to_unit
+from .sde import SDE, as_time, check_bits, check_images, check_t_max, generator, pick, time_scales, to_unit
 
-# %% ../nbs/04_loss.ipynb #a46348b9
+# %% ../nbs/04_loss.ipynb #7f9c82b6
 def from_batch(
     x:Tensor, # (n,c,h,w), integer levels, or floats u/(2^n_bits - 1) in [0,1]
     n_bits:int, # bits of a level
 )->Tensor: # (n,c,h,w), float32
     "A batch of images on the grid of levels in [-1,1]; raises where a value is off the grid"
-    x,top = torch.as_tensor(x).as_subclass(Tensor),2**n_bits-1
-    if x.ndim!=4: raise ValueError(f"x: need images (n,c,h,w), got shape {tuple(x.shape)}")
+    x,top = torch.as_tensor(x).as_subclass(Tensor),2**check_bits(n_bits)-1
+    exact = top*max(8*torch.finfo(torch.float32).eps, torch.finfo(x.dtype).eps/2 if x.is_floating_point() else 0)
+    if x.ndim!=4 or exact>1/8 or x.is_complex() or x.dtype==torch.bool and top>1:
+        raise ValueError(f"x: need images (n,c,h,w), got shape {tuple(x.shape)}, {x.dtype} for {n_bits} bits")
     v = x.float()*top if x.is_floating_point() else x.long()
     u = v.round().clamp(0, top)
     off = (v-u).abs().flatten(1)
-    good = (off <= 8*torch.finfo(torch.float32).eps*top).all(1) # False for NaN
+    good = (off<=exact).all(1) # False for NaN
     if good.all(): return to_unit(u.int(), n_bits)
     i = good.int().argmin().item()
     raise ValueError(f"x: need integer levels 0 to {top} or floats u/{top} in [0,1], got values {off[i].max():.2g} "
@@ -60,7 +62,7 @@ def evaluating(model, seed:int|None=None):
         finally:
             for m in was: m.training = True
 
-# %% ../nbs/04_loss.ipynb #64752b37
+# %% ../nbs/04_loss.ipynb #56a580fd
 @contextmanager
 def names_bs(n:int):
     "Name the argument `bs` where `n` images at a time do not fit the memory"
@@ -68,17 +70,22 @@ def names_bs(n:int):
     except (RuntimeError, MemoryError) as e: # or one that a CUDA graph raises on top
         full = (MemoryError, torch.cuda.OutOfMemoryError)
         if not any(isinstance(o, full) or 'allocate memory' in str(o) for o in (e, e.__context__)): raise
-        raise MemoryError(f"bs: need fewer than {n} images at a time, the memory is full") from e
+        if str(e).startswith('bs: '): raise # the smaller batch inside
+        what = f"bs: need fewer than {n} images at a time" if n>1 else "bs: need room for one image"
+        raise MemoryError(f"{what}, the memory is full") from e
 
-# %% ../nbs/04_loss.ipynb #79befa6b
+# %% ../nbs/04_loss.ipynb #7e4f86c8
 def bpd(model, x:Tensor, t:float|Tensor=0., y:Tensor|None=None)->Tensor: # (n,)
-    "Bits per dimension of `x` (n,c,h,w) at time `t`, one for all or (n,), in evaluation mode"
-    with evaluating(model): return bits_per_dim(check_log_prob(model.log_prob(x, as_time(t, x), y), x), x)
+    "Bits per dimension of `x` (n,c,h,w), in [-1,1] if clean, at `t`, one for all or (n,), in evaluation mode"
+    t = as_time(t, check_images(x))
+    with evaluating(model): return bits_per_dim(check_log_prob(model.log_prob(x, t, y), x), x)
 
-# %% ../nbs/04_loss.ipynb #22349d0d
+# %% ../nbs/04_loss.ipynb #bca23007
 def score(model, x:Tensor, t:float|Tensor, y:Tensor|None=None)->Tensor: # like `x`
-    "Gradient of `log_prob` with respect to `x`, in evaluation mode, also inside `torch.no_grad`"
-    with evaluating(model), torch.enable_grad():
+    "Gradient of `log_prob` with respect to `x`, in evaluation mode, also where PyTorch records no gradients"
+    check_images(x, edge=None)
+    with evaluating(model), torch.inference_mode(False), torch.enable_grad():
+        x,t,y = (o.clone() if torch.is_tensor(o) and o.is_inference() else o for o in (x, t, y))
         x = x.detach().requires_grad_()
         lp = check_log_prob(model.log_prob(x, as_time(t, x), y), x)
         return torch.autograd.grad(lp.sum(), x)[0]
@@ -115,14 +122,14 @@ def as_density(
     f = getattr(model, 'log_prob', model)
     return model if f is not model and _n_args(f)==3 else Density(f)
 
-# %% ../nbs/04_loss.ipynb #8fa61c3b
+# %% ../nbs/04_loss.ipynb #fdf8fd8c
 def data_bits(model, u, n_bits:int|None=None)->int:
     "Bits of the levels, from `n_bits`, the model or the loader `u`; raises where two disagree"
     if getattr(model, 'density_in_x', False):
         raise ValueError("model: need the mass of levels, got a density in x; use Dequantized")
     loader = u if hasattr(u, 'n_bits') else getattr(u, 'dataset', None)
     known = [n_bits, getattr(model, 'n_bits', None), getattr(loader, 'n_bits', None)]
-    if len(bits := {o for o in known if o is not None})==1: return bits.pop()
+    if len(bits := {o for o in known if o is not None})==1: return check_bits(bits.pop())
     raise ValueError(f"n_bits: need one number from argument, model and loader, got {known}")
 
 # %% ../nbs/04_loss.ipynb #1a0aa8b7
@@ -146,7 +153,7 @@ def _as_input(model, x):
     like = next((o for o in own if o.is_floating_point()), x)
     return x.to(like.device, torch.promote_types(torch.float32, like.dtype))
 
-# %% ../nbs/04_loss.ipynb #13ecddea
+# %% ../nbs/04_loss.ipynb #b821d463
 def image_batches(
     model, # sets device and dtype
     u, # (n,c,h,w), integer levels or floats in [0,1]; or a loader of batches `u`, `(u,)` or `(u, y)`
@@ -161,8 +168,9 @@ def image_batches(
         x,yb = (*b, None)[:2] if isinstance(b, (tuple,list)) else (b, None)
         if not len(x): continue
         if n_bits and not n: _warn_of_axes(x)
-        x = _as_input(model, from_batch(x, n_bits) if n_bits else x)
+        x = _as_input(model, from_batch(x, n_bits) if n_bits else check_images(torch.as_tensor(x)))
         n,high = n+len(x),max(high, x.max().item())
+        if y is not None and yb is None: raise ValueError("y: need labels in the batches of the loader, got none")
         yield x,None if y is None else yb.to(x.device)
     if not n: raise ValueError("u: need at least one image, got none")
     if n_bits and high<0<n_bits-1:
@@ -178,9 +186,12 @@ def check_finite(v:Tensor, what:str='log_prob', where:str='')->Tensor: # `v` its
     if not (bad := ~v.isfinite()).any(): return v
     raise ValueError(f"{what}: need finite values{where and ' at '+where}, got {v[bad][0].item()} for {_which(bad)}")
 
-# %% ../nbs/04_loss.ipynb #062ac519
-def check_mass(b:Tensor, kind:str|None=None)->Tensor: # `b` itself
-    "Raise if bits per dimension (n,) are below 0; of a 'bound' or an 'estimate' only warn, chance may do that"
+# %% ../nbs/04_loss.ipynb #d7de1f5f
+def check_mass(b:Tensor, kind:str|None=None, n_bits:int|None=None)->Tensor: # `b` itself
+    "Raise if bits per dimension (n,) are below 0; of a 'bound' or 'estimate' warn, and if their mean exceeds `n_bits`"
+    if n_bits and len(b) and (mean := b.mean().item())>1.02*n_bits:
+        warnings.warn(f"log_prob: {mean:.4g} bits per dimension for levels of {n_bits} bits, worse than a uniform "
+                      "model; does it expect x in [-1,1]?", stacklevel=2)
     if not (bad := b<-1e-6).any(): return b
     message = (f"log_prob: need the log mass of levels in nats, got {b.min():.4g} bits per dimension for "
                f"{_which(bad)}; is its sign turned, or does a density in x lack its D·log Δ?")
@@ -188,7 +199,7 @@ def check_mass(b:Tensor, kind:str|None=None)->Tensor: # `b` itself
     warnings.warn(message, stacklevel=2)
     return b
 
-# %% ../nbs/04_loss.ipynb #fcd87c1e
+# %% ../nbs/04_loss.ipynb #13a0ac16
 class NoiseDist:
     "Distribution of training times: mass `p_clean` at t = 0, the rest continuous on (0, `t_max`]"
     def __init__(self,
@@ -201,6 +212,8 @@ class NoiseDist:
         self.sde,self.t_max,self.p_clean,self.kind = sde,check_t_max(sde, t_max),p_clean,kind
         self.max_std = sde.kernel(t_max)[1]
         self.min_std = min_std or self.max_std/1000
+        pick(time_scales, 'kind', kind)
+        if not 0<=p_clean<=1: raise ValueError(f"p_clean: need a share in [0,1], got {p_clean}")
 
     __repr__ = basic_repr('sde,t_max,p_clean,kind')
 

@@ -8,7 +8,7 @@ __all__ = ['mixtures', 'presets', 'WNConv2d', 'DownShiftedConv2d', 'DownRightShi
            'rotary_angles', 'rotate', 'LineAttention', 'AxialAttention', 'NoiseEmbedding', 'Block', 'NCPN',
            'full_precision', 'appendix', 'dependency_map', 'rescale', 'data_init', 'preset', 'ncpn', 'summary']
 
-# %% ../nbs/03_ncpn.ipynb #06c08ce0
+# %% ../nbs/03_ncpn.ipynb #a6da5944
 import copy
 import math
 import pkgutil
@@ -22,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from fastcore.basics import patch
 from .logistic import DiscretizedLogisticMixture, LogisticMixture
 from .logistic import dequantize, marginal_params, n_params, uniform_params
-from .sde import content_generators, level_width
+from .sde import as_time, check_bits, check_images, check_times, content_generators, level_width, pick, readable
 
 # %% ../nbs/03_ncpn.ipynb #cb62a52f
 class WNConv2d(nn.Conv2d):
@@ -149,7 +149,7 @@ class AxialAttention(nn.Module):
         col = self.col((h+row).transpose(1, 2)).transpose(1, 2)
         return (h + row + col).permute(0, 3, 1, 2)*self.skip_scale
 
-# %% ../nbs/03_ncpn.ipynb #259172cc
+# %% ../nbs/03_ncpn.ipynb #d778b711
 class NoiseEmbedding(nn.Module):
     "Embedding of time and class, with a vector for t = 0"
     def __init__(self, d_emb:int, t_max:float, n_classes:int=0, n_freq:int=32, freq_scale:float=2.): # periods in T
@@ -166,7 +166,7 @@ class NoiseEmbedding(nn.Module):
         a = 2*math.pi*self.position(t)[:,None].to(self.freq.dtype)*self.freq
         e = self.mlp(torch.cat([a.sin(), a.cos()], 1))
         e = torch.where((t==0)[:,None], self.clean.to(e.dtype), e)
-        if self.label: e = e + self.label(torch.full_like(t, self.n_classes, dtype=torch.long) if y is None else y)
+        if self.label: e = e + self.label(torch.full_like(t, self.n_classes).long() if y is None else y.long())
         return F.silu(e)
 
 # %% ../nbs/03_ncpn.ipynb #8f98d6f4
@@ -183,14 +183,9 @@ class Block(nn.Module):
         u = self.u_att(self.u(u, skips[:1], emb))
         return u,self.ul_att(self.ul(ul, (u, *skips[1:]), emb))
 
-# %% ../nbs/03_ncpn.ipynb #caedb3db
+# %% ../nbs/03_ncpn.ipynb #30549014
 mixtures = dict(discretized=DiscretizedLogisticMixture, continuous=LogisticMixture) # the heads
 
-def _pick(options, name, key):
-    if key not in options: raise ValueError(f"{name}: need one of {list(options)}, got {key!r}")
-    return options[key]
-
-# %% ../nbs/03_ncpn.ipynb #bd44b53e
 class NCPN(nn.Module):
     "PixelCNN++ with axial attention and noise conditioning"
     def __init__(self,
@@ -209,11 +204,13 @@ class NCPN(nn.Module):
         att_scales:tuple|None=None, # Scales with attention, 0 the finest, default all
     ):
         super().__init__()
-        if n_classes and t_max is None: raise ValueError("t_max: need a time for classes, got None")
+        n_bits = check_bits(n_bits)
+        if n_classes if t_max is None else not 0<t_max<math.inf:
+            raise ValueError(f"t_max: need a time{' for classes' if n_classes else ''}, got {t_max}")
         d_emb = 0 if t_max is None else d_emb or 2*n_filters
         if att_scales is not None: att_scales = sorted(att_scales)
         self.config = {k:v for k,v in locals().items() if k not in ('self','__class__')}
-        vars(self).update(self.config, mixture=_pick(mixtures, 'head', head))
+        vars(self).update(self.config, mixture=pick(mixtures, 'head', head))
         self.build(n_filters, n_scales)
 
     def forward(self, x, t, y=None): return self.log_prob(x, t, y)
@@ -257,22 +254,25 @@ def streams(self:NCPN, u, ul, emb): # (n,f,h,w) twice, (n,d_emb) -> last (n,f,h,
         for block in level: u,ul = block(u, ul, emb, *skips.pop())
     return ul
 
-# %% ../nbs/03_ncpn.ipynb #f66935fc
+# %% ../nbs/03_ncpn.ipynb #4e76370d
 def full_precision(x):
     "Context without autocast"
     return nullcontext() if x.device.type=='meta' else torch.autocast(x.device.type, enabled=False)
 
 @patch
-def check(self:NCPN, t, y=None):
-    if y is not None and not self.n_classes: raise ValueError("y: need a network with classes, got n_classes=0")
-    if self.t_max is None or t.device.type!='cpu': return # reading values waits for a GPU
-    if not ((t>=0) & (t<=self.t_max*(1+1e-5))).all():
-        raise ValueError(f"t: need times in [0, t_max={self.t_max:g}], got {t.min():g} to {t.max():g}")
+def check(self:NCPN, t, y=None): # (n,), (n,)
+    "Raise unless the times are at most T and `y` are classes"
+    check_times(t, self.t_max or math.inf)
+    k,whole = self.n_classes,torch.is_tensor(y) and y.shape==t.shape and not y.is_floating_point()
+    if y is None or k and whole and (not readable(y) or ((y>=0) & (y<=k)).all()): return
+    need = f'({len(t)},) whole numbers 0 to {k}' if k else 'a network with classes'
+    raise ValueError(f"y: need {need}, got {y}")
 
-# %% ../nbs/03_ncpn.ipynb #8b535a36
+# %% ../nbs/03_ncpn.ipynb #3c4fca1e
 @patch
-def params(self:NCPN, x, t, y=None): # (n,c,h,w), (n,), (n,) -> (n,n_params,h,w)
+def params(self:NCPN, x, t, y=None): # (n,c,h,w), (n,) or a number, (n,) -> (n,n_params,h,w)
     "Parameters of every pixel's mixture"
+    x,t = check_images(x, self.n_channels, edge=None),as_time(t, x)
     self.check(t, y)
     (h,w),m = x.shape[-2:],2**(self.n_scales-1)
     x = x.to(self.out.weight.dtype)
@@ -281,11 +281,11 @@ def params(self:NCPN, x, t, y=None): # (n,c,h,w), (n,), (n,) -> (n,n_params,h,w)
     ul = F.elu(self.streams(*first, emb).to(x.dtype))
     with full_precision(x): return (self.out(ul) + self.out_bias)[...,:h,:w]
 
-# %% ../nbs/03_ncpn.ipynb #a025d515
+# %% ../nbs/03_ncpn.ipynb #2c3285be
 @patch
 def dist(self:NCPN, x, t, y=None): # (n,c,h,w), (n,), (n,)
     "The distribution of every pixel given the pixels before it"
-    return self.mixture(self.params(x, t, y), self.n_channels, self.n_bits, clean=t==0)
+    return self.mixture(self.params(x, t, y), self.n_channels, self.n_bits, clean=as_time(t, x)==0)
 
 @patch
 def log_prob(self:NCPN,
@@ -294,10 +294,12 @@ def log_prob(self:NCPN,
     y:Tensor|None=None, # (n,), `n_classes` for no class
 )->Tensor: # (n,) nats
     "Log mass of the Δ-cell around each image"
+    t = as_time(t, x)
+    check_images(x, self.n_channels, torch.where(t==0, 1+level_width(self.n_bits), math.inf))
     x = self.dequantized(x, t)
     return self.dist(x, t, y).log_prob(x).sum((1,2))
 
-# %% ../nbs/03_ncpn.ipynb #626a6679
+# %% ../nbs/03_ncpn.ipynb #c2a83c29
 @patch(as_prop=True)
 def noise_channels(self:NCPN)->int: return 1 + 2*self.n_channels # Of the noise for `dist(…).sample`
 
@@ -317,7 +319,9 @@ def details(self:NCPN)->dict:
 @patch
 def dequantized(self:NCPN, x, t): # (n,c,h,w), (n,)
     "`x`; for a continuous head with uniform noise at t = 0: fresh in training, else a function of the image"
-    if not (self.dequantizes and (t==0).any()): return x
+    if not self.dequantizes: return x
+    t = as_time(t, x)
+    if (readable(t) or not self.training) and not (t==0).any(): return x
     generators = None if self.training else content_generators(x, 0, self.n_bits, 'dequantize')
     return dequantize(x, t==0, level_width(self.n_bits), generators)
 
@@ -356,7 +360,7 @@ def rescale(m, args, o, std=1.):
     m.bias.copy_(bias)
     return o
 
-# %% ../nbs/03_ncpn.ipynb #f5650f2b
+# %% ../nbs/03_ncpn.ipynb #e2678696
 @torch.no_grad()
 def data_init(
     model:NCPN, # Changed in place
@@ -369,13 +373,13 @@ def data_init(
     std,layers = {model.out:out},list(model.modules())
     std.update({m.conv_out:block for m in layers if isinstance(m, GatedResnet)})
     hooks = [m.register_forward_hook(partial(rescale, std=std.get(m, 1.))) for m in layers if hasattr(m, 'g')]
-    try: model.params(x, t, y)
+    try: model.params(check_images(x), t, y)
     finally:
         for h in hooks: h.remove()
     if marginal: model.out.bias += marginal_params(x, model.n_mix, level_width(model.n_bits)) - model.out_bias.flatten()
     return model
 
-# %% ../nbs/03_ncpn.ipynb #99565105
+# %% ../nbs/03_ncpn.ipynb #9bab9682
 presets = {
     'tiny': dict(n_filters=32, n_blocks=1, n_mix=5, n_heads=4), # 8×8, a CPU, minutes
     'small': dict(n_filters=64, n_heads=4), # 32×32, a CPU, hours
@@ -386,7 +390,7 @@ presets = {
 
 def preset(name:str, **changes)->dict:
     "Arguments of the named network"
-    return {**_pick(presets, 'name', name), **changes}
+    return {**pick(presets, 'name', name), **changes}
 
 def ncpn(name:str, n_channels:int=3, n_bits:int=8, **changes)->NCPN:
     "A named network, with random weights"

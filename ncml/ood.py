@@ -6,7 +6,7 @@
 __all__ = ['statistics', 'constant_images', 'uniform_images', 'compressed_bpd', 'ood_statistics', 'auroc', 'aupr', 'fpr_at',
            'ood_table', 'plot_ood', 'robustness_link', 'model_name', 'ood_report']
 
-# %% ../nbs/08_ood.ipynb #ffa2fadf
+# %% ../nbs/08_ood.ipynb #86c699b5
 import io
 import math
 import matplotlib.pyplot as plt
@@ -18,9 +18,10 @@ from scipy import stats
 from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import Tensor
 from .sde import as_levels, as_time, rng, to_levels
-from .loss import as_density, bits_per_dim, check_finite, check_log_prob, data_bits, evaluating, image_batches
+from ncml.loss import (as_density, bits_per_dim, check_finite, check_log_prob, data_bits, evaluating, image_batches,
+    names_bs)
 from .learner import made_with
-from .sanity import sanity_values
+from .sanity import new_axes, sanity_values
 
 # %% ../nbs/08_ood.ipynb #629b387e
 def _draw_levels(n, size, shape, n_bits, seed, name):
@@ -98,25 +99,27 @@ def _check(table, t):
     if np.isneginf(table.get('log_grad_norm', 0.)).all():
         raise ValueError(f"log_prob: need a gradient, got 0 for all images at t={t:g}")
 
-# %% ../nbs/08_ood.ipynb #620d12df
+# %% ../nbs/08_ood.ipynb #aec6e775
 def _model(model):
     "A score alone as it is, anything else by `as_density`"
     return model if hasattr(model, 'score') and not hasattr(model, 'log_prob') else as_density(model)
 
 def ood_statistics(
-    model, # a density, or an object with `score(x, t, y)` alone
+    model, # log mass of levels in nats for x on [-1,1], as in `sanity_values`; or an object with `score(x, t, y)` alone
     u, # integer levels `(n,c,h,w)`, or a loader
     n_bits:int|None, # None: data without a grid, `(n,…)`
     y=None, # labels `(n,)`; True: the loader's
     t=0., # time, or several
-    bs:int=64, progress:bool=False # batch size, where `u` is a tensor; show a bar?
+    bs:int=64, progress:bool=False, # batch size, where `u` is a tensor; show a bar?
+    seed:int=0 # of a model that draws noise
 )->pd.DataFrame: # a row for each image (and t): `t` and the `statistics` that the model allows
     "Statistics of each image, higher for in-distribution"
     model,parts = _model(model),{float(o):[] for o in np.ravel(t).tolist()}
     if n_bits is not None: data_bits(model, u, n_bits)
-    with evaluating(model):
+    with evaluating(model, seed):
         for x,yb in image_batches(model, u, n_bits, y, bs, progress):
-            for o,part in parts.items(): part.append(_statistics(model, x, o, yb, n_bits))
+            with names_bs(len(x)):
+                for o,part in parts.items(): part.append(_statistics(model, x, o, yb, n_bits))
     tables = {o:pd.concat(part, ignore_index=True).rename_axis('image') for o,part in parts.items()}
     for o,table in tables.items(): _check(table, o)
     return pd.concat(tables.values())
@@ -196,14 +199,14 @@ def ood_table(
             rows += [dict(set=name, t=t) | o for o in more]
     return pd.DataFrame(rows)
 
-# %% ../nbs/08_ood.ipynb #13b3a1e0
+# %% ../nbs/08_ood.ipynb #722910cb
 def plot_ood(
     stats_in:pd.DataFrame, stats_out:dict, # as in `ood_table`, at one t
     statistic:str='log_grad_p', # a column of all tables
     bins:int=40, ax=None # of the histograms; axes
 )->plt.Axes: # the end bins hold all values beyond the axis
     "Histograms of one statistic, with each AUROC in the legend"
-    if ax is None: _,ax = plt.subplots(figsize=(4.5,3), dpi=80, layout='constrained')
+    if ax is None: ax = new_axes(figsize=(4.5,3), dpi=80, layout='constrained')
     own = stats_in[statistic].to_numpy()
     low,high = np.quantile(own[np.isfinite(own)], [.01, .99])
     width = max(high-low, .5)
@@ -249,7 +252,7 @@ def _links(summary, sets, seed):
     def one(k): return robustness_link(o, k, seed=seed) if min(o.bpd_1.nunique(), o[k].nunique())>1 else None
     return {k:one(k) for k in ('average',*sets)} if len(o)>3 else None
 
-# %% ../nbs/08_ood.ipynb #d83924b9
+# %% ../nbs/08_ood.ipynb #f7d8b4fe
 def _paired(values, boot):
     "AUROC of each model on each set, and its difference to the first model, from `{model: {set: values}}`"
     first = next(iter(values))
@@ -258,24 +261,24 @@ def _paired(values, boot):
     columns = ['set','statistic','auroc','diff','diff_low','diff_high']
     return table[columns].rename(columns=dict(statistic='model')).to_dict('records')
 
-def _row(name, model, u, n_bits, paired, kwargs):
-    "Row of a model in Table 4; no bits for a score alone"
-    bits,areas = (None,None),{o['set']:o['auroc'] for o in paired if o['model']==name}
-    if hasattr(model, 'log_prob'): bits = sanity_values(model, u, n_bits, pis=1., **kwargs).mean().tolist()
+def _row(name, bits, paired):
+    "Row of a model in Table 4"
+    areas = {o['set']:o['auroc'] for o in paired if o['model']==name}
     return dict(model=name, bpd_0=bits[0], bpd_1=bits[1], **areas, average=float(np.mean([*areas.values()])))
 
-# %% ../nbs/08_ood.ipynb #28684857
+# %% ../nbs/08_ood.ipynb #a5b65879
 def ood_report(
     models, # `{name: model}`, or a single model, as in `ood_statistics`
     u:Tensor, sets:dict, n_bits:int, # in-distribution levels `(n,c,h,w)`, `{name: levels}` of other kinds, their bits
     statistic:str='log_grad_p', # of the summary
     t=0., # time, or several; summary and pairs are those of the first
-    n_boot:int=1000, seed:int=0, # of the bootstrap
+    n_boot:int=1000, seed:int=0, # of the bootstrap, and of models that draw noise
     info:dict|None=None, # anything else worth keeping, JSON-able
     keep:bool=False, # also `values` as `{model: {set: list}}`?
     **kwargs # `bs` and `progress` of `ood_statistics`
 )->dict: # JSON-able: `summary` (Table 4), `link` over models, `paired` differences to the first model, `tables`
     "AUROC of several models on several sets beside their bits per dimension at π = 0 and 1"
+    kwargs['seed'] = seed
     models = {k:_model(m) for k,m in (models if isinstance(models, dict) else dict(model=models)).items()}
     images = {k:as_levels(o, n_bits) for k,o in {'in-distribution': u, **sets}.items()}
     ts,boot,u = [float(o) for o in np.ravel(t)],dict(n_boot=n_boot, seed=seed),images['in-distribution']
@@ -284,10 +287,12 @@ def ood_report(
     for k,m in models.items():
         if statistic not in (o := ood_statistics(m, u[:1], n_bits, t=ts[0])):
             raise ValueError(f"statistic: need one of {list(o)[1:]} for {k}, got {statistic!r}")
+    def bits(m): return sanity_values(m, u, n_bits, pis=1., **kwargs).mean().tolist()
+    bpd = {k:bits(m) if hasattr(m, 'log_prob') else (None,None) for k,m in models.items()} # raises for a density in x
     measured = {k:{s:ood_statistics(m, o, n_bits, t=ts, **kwargs) for s,o in images.items()} for k,m in models.items()}
     values = {k:{s:o[statistic][o.t==ts[0]].tolist() for s,o in f.items()} for k,f in measured.items()}
     paired = _paired(values, boot)
-    summary = [_row(k, m, u, n_bits, paired, kwargs) for k,m in models.items()]
+    summary = [_row(k, bpd[k], paired) for k in models]
     about = dict(statistic=statistic, t=ts, n_in=len(u), n_out={k:len(images[k]) for k in sets}, n_bits=n_bits, **boot,
         models={k:dict(kind=model_name(m), config=getattr(m, 'config', None)) for k,m in models.items()})
     tables = {k:ood_table(f.pop('in-distribution'), f, **boot).to_dict('records') for k,f in measured.items()}

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PixelCache', 'cuda_graph', 'why_not_cached', 'sample_cached', 'cached_sampler']
 
-# %% ../../nbs/fast/03_cached.ipynb #818a1a3a
+# %% ../../nbs/fast/03_cached.ipynb #ed875721
 import functools
 import json
 import math
@@ -16,7 +16,7 @@ from fastcore.basics import patch
 from .likelihood import PixelDraw
 from ..logistic import split_noise
 from ..ncpn import AxialAttention, NCPN, rotary_angles
-from ..sampling import in_batches
+from ..sampling import clip, in_batches
 
 # %% ../../nbs/fast/03_cached.ipynb #b6a940af
 def _pixels(row): return [*row.unbind(1), row] # (n,w,c) -> w times (n,c), then the row
@@ -435,16 +435,17 @@ def cuda_graph(f):
     with torch.cuda.graph(g, stream=torch.cuda.Stream(), capture_error_mode='thread_local'): f()
     return g.replay
 
-# %% ../../nbs/fast/03_cached.ipynb #e5862235
+# %% ../../nbs/fast/03_cached.ipynb #6ed3fb2c
 class _Draw:
-    def __init__(self, model, n, h, w, temperature, capture):
+    def __init__(self, model, n, h, w, temperature, capture, limit):
         self.cache,self.capture,self.replays = PixelCache(model, n, h, w, capture is not None),capture,{}
         like,c = model.out.weight,model.n_channels
         self.noise,self.given = like.new_empty(w, n, model.noise_channels),like.new_empty(n, c, w)
         self.known,self.clean = (like.new_empty(o, dtype=torch.bool) for o in ((n, 1, w), (n,)))
+        self.limit = None if limit is None else like.new_empty(n, 1)
         self.draw = PixelDraw(c, model.n_bits, model.head=='discretized', like, temperature)
 
-# %% ../../nbs/fast/03_cached.ipynb #07f6dec0
+# %% ../../nbs/fast/03_cached.ipynb #179f563f
 @patch
 def sequence(self:_Draw, n_active, keep, clean):
     c,(w,n,_) = self.cache,self.noise.shape
@@ -454,7 +455,7 @@ def sequence(self:_Draw, n_active, keep, clean):
         return c.pixel(-1, n_active)
     noise = split_noise(self.noise.flatten(0, 1), c.model.n_channels)
     for j,parts in enumerate(zip(*(o.contiguous().view(w, n, -1).unbind(0) for o in noise), strict=True)):
-        v = self.draw(c.pixel(j, n_active), self.clean if clean is None else clean, *parts)
+        v = clip(self.draw(c.pixel(j, n_active), self.clean if clean is None else clean, *parts), self.limit)
         c.write(j, torch.where(self.known[:,:,j], self.given[:,:,j], v) if keep else v)
 
 # %% ../../nbs/fast/03_cached.ipynb #8b8ef37c
@@ -466,13 +467,14 @@ def play(self:_Draw, *kind):
     if self.replays[kind] is None: self.replays[kind] = self.capture(lambda: self.sequence(*kind))
     self.replays[kind]()
 
-# %% ../../nbs/fast/03_cached.ipynb #d8428515
+# %% ../../nbs/fast/03_cached.ipynb #264f2a31
 @patch
-def __call__(self:_Draw, x, t, y, noise, known, ticks):
+def __call__(self:_Draw, x, t, y, noise, known, ticks, limit):
     c,n = self.cache,len(x)
     def full(o): return o if o is None else torch.cat([o, o[-1:].expand(len(self.clean)-n, *o.shape[1:])])
-    x,t,y,noise,known = (full(o) for o in (x, t, y, noise, known))
+    x,t,y,noise,known,limit = (full(o) for o in (x, t, y, noise, known, limit))
     c.begin(t, y)
+    if limit is not None: self.limit.copy_(limit.flatten(1))
     self.clean.copy_(t==0)
     clean = True if self.clean.all() else None if self.clean.any() else False
     keep = ['row' if o else known.any().item() for o in known.all(2).all(0).tolist()]
@@ -491,26 +493,27 @@ def _signature(m): # of a module
     own = {k:v for k,v in own.items() if callable(v) or isinstance(v, (bool,int,float,str,tuple))}
     return type(m),own,len(m._forward_hooks),len(m._forward_pre_hooks)
 
-# %% ../../nbs/fast/03_cached.ipynb #9b5c326f
+# %% ../../nbs/fast/03_cached.ipynb #b8f0e467
 @functools.lru_cache(maxsize=32)
 def _signatures(config, fast):
     with torch.device('meta'): m = NCPN(**json.loads(config))
     return {k:_signature(o) for k,o in (m.speed_up() if fast else m).named_modules()}
 
-# %% ../../nbs/fast/03_cached.ipynb #b555aa0a
+# %% ../../nbs/fast/03_cached.ipynb #bcf9bb7c
 def why_not_cached(model)->str|None:
     "What forbids `sample_cached`, if anything"
     if not isinstance(model, NCPN): return f"{type(model).__name__}, not an NCPN"
+    if model.out.weight.dtype.itemsize<4: return f"one of {model.out.weight.dtype}" # levels need float32
     parts = _signatures(json.dumps(model.config), type(model) is not NCPN)
     for k,m in model.named_modules():
         if _signature(m)!=parts.get(k): return f"one whose part {k or 'NCPN'} ({type(m).__name__}) was changed"
 
-# %% ../../nbs/fast/03_cached.ipynb #a1dd3e08
+# %% ../../nbs/fast/03_cached.ipynb #f470d01f
 def sample_cached(
     model:NCPN, # Plain, or after `speed_up`
     shape:tuple, # (n,c,h,w)
     t=0., y=None, noise=None, generators=None, # As in `sample_ar`
-    given=None, known=None, prefix=True, temperature=1., bs=64, progress=False,
+    given=None, known=None, prefix=True, temperature=1., bs=64, progress=False, limit=None,
     capture='auto', # `cuda_graph` on a GPU; `None` for none
 )->Tensor: # (n,c,h,w)
     "Draw the images of `sample_ar`; each pixel computes only what it adds"
@@ -521,11 +524,11 @@ def sample_cached(
     @torch.inference_mode() # cheaper calls
     def draw(x, *args):
         with torch.cuda.device(x.device if x.is_cuda else -1):
-            if not drawn: drawn.append(_Draw(model, len(x), *x.shape[2:], temperature, capture))
+            if not drawn: drawn.append(_Draw(model, len(x), *x.shape[2:], temperature, capture, limit))
             return drawn[0](x, *args)
-    return in_batches(draw, model, shape, t, y, noise, generators, given, known, prefix, bs, progress, by_row=True)
+    return in_batches(draw, model, shape, t, y, noise, generators, given, known, prefix, bs, progress, limit)
 
-# %% ../../nbs/fast/03_cached.ipynb #db925c9a
+# %% ../../nbs/fast/03_cached.ipynb #4f6981f0
 def cached_sampler(model):
     "`sample_cached` of `model`, or None where it cannot be cached"
     return None if why_not_cached(model) else functools.partial(sample_cached, model)

@@ -15,7 +15,7 @@ from .likelihood import fast_mixtures
 from ..ncpn import Block, DownRightShiftedConv2d, DownShiftedConv2d, DownShiftedDeconv2d, GatedResnet, NCPN, Nin
 from ..ncpn import WNConv2d
 
-# %% ../../nbs/fast/01_layers.ipynb #aa8359bd
+# %% ../../nbs/fast/01_layers.ipynb #5f3e93b5
 class ConcatELU(torch.autograd.Function):
     "`concat_elu` that keeps its output only"
     @staticmethod
@@ -26,7 +26,8 @@ class ConcatELU(torch.autograd.Function):
         a,b = out.chunk(2, 1)
         torch.neg(x, out=b)
         e = torch.minimum(x, b) # -|x|
-        e = e.expm1_() if x.dtype==torch.float64 else e.exp_().sub_(1)
+        fast = x.device.type=='cpu' and x.dtype!=torch.float64
+        e = e.float().exp_().sub_(1).to(x.dtype) if fast else e.expm1_()
         torch.maximum(x, e, out=a)
         torch.maximum(b, e, out=b)
         return out
@@ -62,7 +63,7 @@ class ByteDropout(nn.Dropout):
         mask = words.view(torch.uint8)[:x.numel()].lt_(keep).as_strided(x.shape, torch.empty_like(x).stride())
         return Masked.apply(x, mask, 256/keep)
 
-# %% ../../nbs/fast/01_layers.ipynb #6cf26c7c
+# %% ../../nbs/fast/01_layers.ipynb #1bffb825
 class SplitNin(Nin):
     "`Nin` of one or two inputs"
     def forward(self, *xs, size=None): # (n,c_i,h,w) each; (h,w) of the image inside padded inputs
@@ -71,7 +72,7 @@ class SplitNin(Nin):
         if size: outs = [o[...,-size[0]:,1:size[1]+1] for o in outs]
         return outs[0] if len(outs)==1 else outs[0] + outs[1]
 
-# %% ../../nbs/fast/01_layers.ipynb #f0092147
+# %% ../../nbs/fast/01_layers.ipynb #c1ef216a
 class PairDeconv2d(DownShiftedDeconv2d):
     "`DownShiftedDeconv2d` without overlap"
     def forward(self, x):
@@ -123,12 +124,12 @@ class FastNCPN(NCPN):
         dtype = (u.new_zeros(1, 1)@u.new_zeros(1, 1)).dtype # of autocast
         return super().streams(*self.states(u.to(dtype), ul.to(dtype)), emb)[0].contiguous()
 
-# %% ../../nbs/fast/01_layers.ipynb #b889d070
+# %% ../../nbs/fast/01_layers.ipynb #343679a2
 fast_layers = {NCPN:FastNCPN, Block:FastBlock, GatedResnet:FastGatedResnet, Nin:SplitNin, nn.Dropout:ByteDropout,
     DownShiftedDeconv2d:PairDeconv2d}
 padded = {DownShiftedConv2d:PaddedDown, DownRightShiftedConv2d:PaddedDownRight}
 
-# %% ../../nbs/fast/01_layers.ipynb #b609114f
+# %% ../../nbs/fast/01_layers.ipynb #a9893af5
 def speed_up(model:NCPN, recompute:str='attention')->NCPN: # Or 'blocks', 'nothing'
     "Exchange the layers of `model`, in place"
     for m in model.modules():

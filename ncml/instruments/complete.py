@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['raster_prefix', 'around_box', 'complete', 'conditional_bpd']
 
-# %% ../../nbs/instruments/07_complete.ipynb #c5741142
+# %% ../../nbs/instruments/07_complete.ipynb #fc3c42bd
 from functools import partial
 import torch
 from torch import Tensor
-from ..loss import bits_per_dim, evaluating
-from ..sampling import Wrapped, as_classes, by_batch, check_levels, check_prefix
-from ..sampling import get_sampler, get_solver, refine_grid, tweedie, walk
+from ..loss import bits_per_dim, evaluating, names_bs
+from ..sampling import Wrapped, as_classes, as_mask, by_batch, check_levels, clipping
+from ..sampling import get_sampler, get_solver, limited, refine_grid, state_limit, tweedie, walk
 from ..sde import SDE, as_time, draw_noise, image_generators, to_levels, to_unit
 
 # %% ../../nbs/instruments/07_complete.ipynb #37a4e62f
@@ -47,21 +47,22 @@ def _noise_up(held, x, t, t_next, generator):
     held.z = (a*s_next*held.z + b2**.5*noise)/s
     return a*x + b2**.5*noise
 
-# %% ../../nbs/instruments/07_complete.ipynb #347abb60
+# %% ../../nbs/instruments/07_complete.ipynb #e769d070
 def _descend(held, x, ts, y, solver, generator, n_resample, jump, after_step):
     "Refine `x` along `ts` to a clean image, in `n_resample` rounds over each `jump` steps"
     def put(x, t, last):
         x = held.put(x, t)
         new = after_step(x, t) if last and after_step else None
         return x if new is None else new
+    limit = state_limit(held.sde, ts[0].double(), getattr(held, 'n_bits', None)).item()
     blocks = [ts] if n_resample==1 else [ts[i:i+jump+1] for i in range(0, len(ts)-1, jump)]
     for b in blocks:
         for r in reversed(range(n_resample)):
-            x = walk(held, held.sde, x, b, y, solver, generator, after_step=partial(put, last=r==0))
+            x = walk(held, held.sde, x, b, y, solver, generator, after_step=partial(put, last=r==0), limit=limit)
             if r: x = _noise_up(held, x, b[0].item(), b[-1].item(), generator)
     return tweedie(held, held.sde, x, ts[-1].item(), y)
 
-# %% ../../nbs/instruments/07_complete.ipynb #c836da8e
+# %% ../../nbs/instruments/07_complete.ipynb #73df8153
 def complete(
     model, # `log_prob`, `dist` and `n_bits`
     u:Tensor, # (n,c,h,w) integer levels; any numbers where unknown
@@ -78,21 +79,23 @@ def complete(
     get_solver(solver) # a wrong name fails before the draw
     (n,_,h,w),like,gens = u.shape,next(model.parameters(), torch.zeros(())),image_generators(seed, len(u))
     ts = refine_grid(model, sde, t, n_steps, grid).tolist() if t else []
-    known = known.expand(n, h, w).to(like.device)
-    x0 = to_unit(u.to(like.device).masked_fill(~known[:,None], 0), model.n_bits).to(like)
+    known = as_mask(known, n, h, w, prefix=not ts).to(like.device)
+    x0 = to_unit(u.to(like.device).masked_fill(~known[:,None], 0), model.n_bits)
+    x0 = x0.to(torch.promote_types(like.dtype, x0.dtype))
     if y is not None: y = as_classes(model, y, n).to(like.device)
-    options = dict(generators=gens, known=known, bs=bs, progress=progress)
-    draw = partial(sampler or get_sampler(model), tuple(u.shape), **options)
-    if not ts: return to_levels(draw(0., y, given=x0), model.n_bits)
-    z = draw_noise(x0, gens)
-    xt = draw(ts[0], y, given=sde.perturb(x0, ts[0], z), prefix=False)
-    def refined(s):
+    sampler,options = sampler or get_sampler(model),dict(generators=gens, known=known, bs=bs, progress=progress)
+    draw = partial(limited(sampler, model, sde, ts[0] if ts else 0.), tuple(u.shape), **options)
+    def refined(s, after):
         held,ys = _Held(model, sde, x0[s], z[s], known[s,None]),None if y is None else y[s]
-        x = _descend(held, xt[s], torch.tensor(ts), ys, solver, gens[s], n_resample, jump, after_step)
+        x = _descend(held, xt[s], torch.tensor(ts), ys, solver, gens[s], n_resample, jump, after)
         return torch.where(held.known, x0[s], x)
-    with evaluating(model): return by_batch(refined, xt, model.n_bits, bs, progress)
+    with clipping(), evaluating(model):
+        if not ts: return to_levels(draw(0., y, given=x0), model.n_bits)
+        z = draw_noise(x0, gens)
+        xt = draw(ts[0], y, given=sde.perturb(x0, ts[0], z), prefix=False)
+        return by_batch(refined, xt, model.n_bits, bs, len(ts)-1, progress, after_step)
 
-# %% ../../nbs/instruments/07_complete.ipynb #b2df7962
+# %% ../../nbs/instruments/07_complete.ipynb #13443c81
 @torch.no_grad()
 def conditional_bpd(
     model, # with `dist(x, t, y)`
@@ -102,16 +105,18 @@ def conditional_bpd(
     y:Tensor|int|None=None, # (n,) classes, or one for all
     bs:int=64,
 )->Tensor: # (n,)
-    "Bits per unknown dimension of the unknown pixels of `u`, given the known ones"
+    "Bits per unknown dimension of the unknown pixels of `u`, given the known ones; 0 where all are known"
     (n,c,h,w),like,out = u.shape,next(model.parameters(), torch.zeros(())),[]
     if t>0 and not u.is_floating_point(): raise ValueError(f"u: need floats noised to t={t:g}, got {u.dtype}")
-    rest = ~check_prefix(known.expand(n, h, w)).flatten(1).cpu()
-    if not rest.any(1).all(): raise ValueError("known: need an unknown pixel in each image, got an image with none")
-    x = (u if u.is_floating_point() else to_unit(u, model.n_bits)).to(like)
+    rest = ~as_mask(known, n, h, w, prefix=True).flatten(1).cpu()
+    x = u if u.is_floating_point() else to_unit(u, model.n_bits)
+    x = x.to(like.device, torch.promote_types(like.dtype, x.dtype))
     time,y = as_time(t, x),None if y is None else as_classes(model, y, n).to(x.device)
     with evaluating(model):
         check_levels(model, x, time, y, torch.ones_like(x[:,0], dtype=torch.bool))
+        if hasattr(model, 'dequantized'): x = model.dequantized(x, time)
         for s in (slice(i, i+bs) for i in range(0, n, bs)):
-            lp = model.dist(x[s], time[s], None if y is None else y[s]).log_prob(x[s]) # (n,h,w)
-            out.append(lp.flatten(1).cpu().double())
-    return bits_per_dim(torch.where(rest, torch.cat(out), 0.).sum(1), 1)/(rest.sum(1)*c)
+            with names_bs(len(x[s])):
+                lp = model.dist(x[s], time[s], None if y is None else y[s]).log_prob(x[s]) # (n,h,w)
+                out.append(lp.flatten(1).cpu().double())
+    return bits_per_dim(torch.where(rest, torch.cat(out), 0.).sum(1), 1)/(rest.sum(1)*c).clamp(min=1)

@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['GaussianMixture']
 
-# %% ../../nbs/instruments/02_exact.ipynb #483caaab
+# %% ../../nbs/instruments/02_exact.ipynb #cc6e8dd4
 import math
 import torch
 from torch import Tensor, nn
 from fastcore.basics import patch
-from ..sde import SDE, as_time
+from ..sde import SDE, as_time, check_images
 
 # %% ../../nbs/instruments/02_exact.ipynb #128adbc4
 def _principal(cov, d):
@@ -39,7 +39,7 @@ class GaussianMixture(nn.Module):
 
     def forward(self, x, t, y=None): return self.log_prob(x, t, y)
 
-# %% ../../nbs/instruments/02_exact.ipynb #3dfd2a6a
+# %% ../../nbs/instruments/02_exact.ipynb #02553c72
 @patch
 def log_prob(self:GaussianMixture,
     x:Tensor, # (n,…)
@@ -47,7 +47,8 @@ def log_prob(self:GaussianMixture,
     y:Tensor|None=None, # (n,) classes 0 to k-1, or k for none
 )->Tensor: # (n,), nats
     "Log density of `x` at time `t`"
-    m,s = (f(as_time(t, x))[:,None,None] for f in (self.sde.mean_coef, self.sde.std))
+    t = as_time(t, check_images(x, edge=None), self.sde.t_end)
+    m,s = (f(t)[:,None,None] for f in (self.sde.mean_coef, self.sde.std))
     means,axes,var = self.means.flatten(1).to(x),self.axes.to(x),m**2*self.var.to(x) + s**2 # var (n,1,d)
     d2 = ((x.flatten(1)@axes)[:,None] - m*(means@axes))**2/var # (n,k,d)
     log_n,log_w = -(d2 + (2*math.pi*var).log()).sum(2)/2,self.weights.to(x).log()
@@ -72,13 +73,13 @@ def sample(self:GaussianMixture,
     x = self.means[k] + ((z*self.var.sqrt())@self.axes.T).view(n, *self.shape)
     return self.sde.perturb(x.to(dtype), t, noise.view(n, *self.shape).to(dtype))
 
-# %% ../../nbs/instruments/02_exact.ipynb #0241eb95
+# %% ../../nbs/instruments/02_exact.ipynb #01123065
 @patch
 def moments(self:GaussianMixture,
     t:float=0.,
 )->tuple: # (d,) and (d,d), float64
     "Mean and covariance of the flattened data at time `t`"
-    m,s = (f(torch.tensor(t, dtype=torch.float64)).item() for f in (self.sde.mean_coef, self.sde.std))
+    m,s = self.sde.kernel(t)
     mu,w = self.means.flatten(1),self.weights
     mean = w@mu
     cov = (self.axes*self.var)@self.axes.T + ((mu-mean).T*w)@(mu-mean)

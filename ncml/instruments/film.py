@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Film', 'show_film', 'save_animation']
 
-# %% ../../nbs/instruments/08_film.ipynb #f85cdbe5
+# %% ../../nbs/instruments/08_film.ipynb #50d24f3a
 from pathlib import Path
 import numpy as np
 import torch
@@ -13,16 +13,20 @@ import matplotlib.pyplot as plt
 from PIL import Image
 from fastcore.basics import patch
 from torch import Tensor
+from ..learner import new_files
 from ..sde import SDE, level_grid, show_levels, to_levels, to_unit
 
-# %% ../../nbs/instruments/08_film.ipynb #066b82cd
+# %% ../../nbs/instruments/08_film.ipynb #da3071d6
 class Film:
     "A function for `after_step` that keeps the states"
     def __init__(self,
         n_bits:int,
         every:int=1, # keep the steps `every`, 2`every`, ... and the last one
-    ): self.n_bits,self.every,self.batches,self.added = n_bits,every,[],{}
+    ):
+        self.n_bits,self.every = n_bits,every
+        self.begin()
 
+    def begin(self): self.batches,self.added = [],{}
     def __call__(self, x, t):
         if not self.batches or float(t)>=self.batches[-1][-1][1]: self.batches.append([])
         b = self.batches[-1]
@@ -76,22 +80,23 @@ def _frame(u, n_bits, ncol, zoom):
     a = level_grid(u, n_bits, max(1, min(ncol, len(u))), 1)[...,:u.shape[1]] # (h,w,c) bytes
     return Image.fromarray(a.repeat(zoom, 0).repeat(zoom, 1).squeeze())
 
-# %% ../../nbs/instruments/08_film.ipynb #ef119650
+# %% ../../nbs/instruments/08_film.ipynb #524c8763
 def save_animation(
     frames:Film|Tensor, # or integer levels (k,n,c,h,w), k frames of n images with 1 or 3 channels
-    n_bits:int,
-    path:str|Path, # .gif for grey images, .webp or .png (APNG)
+    n_bits:int|None, # of the levels; a film has its own
+    path:str|Path, # a new .gif for grey images, .webp or .png (APNG)
     fps:float=8, # frames in a second
     zoom:int=4, # each pixel becomes `zoom` x `zoom`
     ncol:int=8, # images in a row
     hold:float=1.5, # seconds of the last frame
 )->Path:
     "Write an animation that repeats forever and keeps every level"
-    path,u = Path(path),frames.levels if isinstance(frames, Film) else frames
+    path,u,n_bits = Path(path),getattr(frames, 'levels', frames),getattr(frames, 'n_bits', n_bits)
     kind = path.suffix.lower()
     if kind not in list(_formats)[u.shape[2]>1:]:
         raise ValueError(f"path: need .webp, .png, or .gif of grey images, got {path.name!r}")
     first,*rest = [_frame(o, n_bits, ncol, zoom) for o in u]
     ms = [round(1000/fps)]*len(rest) + [round(1000*max(1/fps, hold))]
-    first.save(path, save_all=True, append_images=rest, duration=ms, loop=0, **_formats[kind])
+    with new_files(path, name='path') as (new,):
+        first.save(new, save_all=True, append_images=rest, duration=ms, loop=0, **_formats[kind])
     return path

@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['Guided']
 
-# %% ../../nbs/instruments/06_guidance.ipynb #9dddb31d
+# %% ../../nbs/instruments/06_guidance.ipynb #d7601556
 import torch
 from torch import Tensor
-from ..sampling import Wrapped
+from ..sampling import Wrapped, as_classes
 
-# %% ../../nbs/instruments/06_guidance.ipynb #26b9425c
+# %% ../../nbs/instruments/06_guidance.ipynb #ab89d2ec
 class Guided(Wrapped):
     "`model` with a guided score; its `log_prob` is not normalised"
     def __init__(self,
@@ -21,7 +21,8 @@ class Guided(Wrapped):
         if not getattr(model, 'n_classes', None): raise ValueError("model: need classes, n_classes above 0, got none")
         self.scale = scale
 
-    def log_prob(self, x:Tensor, t:Tensor, y:Tensor)->Tensor: # (n,), only its gradient means anything
-        none,w = torch.full_like(y, self.model.n_classes),self.scale
+    def log_prob(self, x:Tensor, t:Tensor, y:Tensor|None=None)->Tensor: # (n,), only its gradient means anything
+        y,w = as_classes(self.model, y, len(x)).to(x.device),self.scale # none is no class
+        none = torch.full_like(y, self.model.n_classes)
         if w in (0,1): return self.model.log_prob(x, t, y if w else none)
         return (1-w)*self.model.log_prob(x, t, none) + w*self.model.log_prob(x, t, y)

@@ -5,15 +5,15 @@
 # %% auto #0
 __all__ = ['kinds', 'meaning', 'bpd_entry', 'differs', 'ledger', 'quote']
 
-# %% ../../nbs/instruments/04_ledger.ipynb #9aa11b3d
+# %% ../../nbs/instruments/04_ledger.ipynb #87f627bd
 import math
 import numpy as np
 import pandas as pd
 import torch
 from ..sde import SDE, content_generators, draw_noise, get_sde, level_width, to_levels
-from ..loss import as_density, bpd, check_finite, check_mass, data_bits, evaluating, image_batches
+from ..loss import as_density, bpd, check_finite, check_mass, data_bits, evaluating, image_batches, names_bs
 from ..learner import EMA, NCMLLearner, Run, image_digest, made_with
-from ..sanity import mean_interval
+from ..sanity import check_probe, mean_interval
 from ..ood import model_name
 
 # %% ../../nbs/instruments/04_ledger.ipynb #2ebd07b8
@@ -52,7 +52,7 @@ def _details(model, density, t, sde):
     if sde is not None and isinstance(trained, SDE) and trained!=sde: o['trained_with'] = repr(trained)
     return {k:v for k,v in {**(getattr(density, 'details', None) or {}), **o}.items() if v is not None}
 
-# %% ../../nbs/instruments/04_ledger.ipynb #cf961377
+# %% ../../nbs/instruments/04_ledger.ipynb #bd9c5cac
 def _measure(model, batches, n_bits, t, sde, seed, bits):
     "Bits `(n,)`, levels, and whether the first batch repeats; given `bits`, only that is scored"
     parts,levels,repeats = [],[],None
@@ -62,8 +62,10 @@ def _measure(model, batches, n_bits, t, sde, seed, bits):
             gens = content_generators(x, seed, n_bits, 'perturb')
             if sde is not None: x = sde.perturb(x, t, draw_noise(x.float(), gens).to(x))
             def score(): return bpd(model, x, t, y).cpu().double() # noqa: B023
-            if bits is None or not parts: parts.append(score())
-            if repeats is None: repeats = torch.allclose(parts[0], score(), rtol=1e-5, equal_nan=True)
+            with names_bs(len(x)):
+                if repeats is None and bits is None and t==0: check_probe(model, x, n_bits, y)
+                if bits is None or not parts: parts.append(score())
+                if repeats is None: repeats = torch.allclose(parts[0], score(), rtol=1e-5, equal_nan=True)
     b = torch.cat(parts)
     if bits is not None and repeats and not np.allclose(bits[:len(b)], b, rtol=1e-4):
         raise ValueError("bits: need those of this model and these images, got others")
@@ -76,9 +78,9 @@ def _images(u, n_bits):
     return dict(n=len(u), shape=list(u.shape[1:]), n_bits=n_bits, images=image_digest(u, n_bits), delta=delta,
         offset=-math.log2(delta))
 
-# %% ../../nbs/instruments/04_ledger.ipynb #16fdda6c
+# %% ../../nbs/instruments/04_ledger.ipynb #06bab2e5
 def bpd_entry(
-    model, # a density, a function of x, a `Learner`, or a `Run`
+    model, # log mass of levels in nats for x on [-1,1]: a density, a function of x, a `Learner`, or a `Run`
     u, # integer levels `(n,c,h,w)`, or a loader
     n_bits:int|None=None, y=None, # default those of model or loader; labels `(n,)`, or True for the loader's
     t:float=0., sde:str|SDE|None=None, # noises the images to t
@@ -94,7 +96,8 @@ def bpd_entry(
     b,u,repeats = _measure(density, batches, n_bits, t, sde, seed, bits)
     if kind=='exact' and not repeats:
         raise ValueError("kind: need 'bound' or 'estimate' for other bits in each call, got 'exact'")
-    b = mean_interval(check_mass(check_finite(b, where=f't={t:g}'), kind), level)
+    check_finite(b, where=f't={t:g}')
+    b = mean_interval(check_mass(b, kind, None if t else n_bits), level)
     b = {k:None if math.isnan(o) else o for k,o in zip(('bpd','stderr','low','high'), b, strict=True)}
     device = next((p.device for p in getattr(density, 'parameters', list)()), 'cpu')
     return dict(model=name or model_name(density), **b, level=level, kind=kind, repeats=repeats, **_images(u, n_bits),

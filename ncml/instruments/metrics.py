@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['clean_batch', 'PerturbedBPD', 'DetectionAUROC', 'FrechetMetric']
 
-# %% ../../nbs/instruments/09_metrics.ipynb #eee412ad
+# %% ../../nbs/instruments/09_metrics.ipynb #16268917
 import pandas as pd
 import torch
 from torch import Tensor
 from fastai.learner import Metric
 from ..sde import to_levels, to_unit
-from ..loss import as_density, bpd, check_finite, check_mass, data_bits, from_batch
+from ..loss import as_density, bpd, check_finite, check_mass, data_bits, evaluating, from_batch
 from ..sanity import lsb_flip, perturb_generator, perturbation_name
 from ..learner import NoiseCallback
 from ..ood import auroc, ood_statistics, statistics
@@ -25,7 +25,7 @@ def clean_batch(learn)->tuple:
     n_bits = data_bits(as_density(learn), learn.dls)
     return from_batch(learn.xb[0], n_bits),n_bits,learn.xb[1:]
 
-# %% ../../nbs/instruments/09_metrics.ipynb #8cc82929
+# %% ../../nbs/instruments/09_metrics.ipynb #22c11b70
 class PerturbedBPD(Metric):
     "Bits per dimension of the perturbed validation images at t = 0"
     def __init__(self, pi:float=1., perturb=lsb_flip, seed:int=0): # as in `sanity_test`
@@ -36,7 +36,8 @@ class PerturbedBPD(Metric):
     def accumulate(self, learn):
         x,k,y = clean_batch(learn)
         v,model = self.perturb(to_levels(x, k), self.pi, k, generator=self.gen),as_density(learn)
-        with torch.no_grad(): b = check_finite(bpd(model, to_unit(v, k).to(x), 0., *y).double(), where='t=0')
+        with torch.no_grad(), evaluating(model, self.seed): b = bpd(model, to_unit(v, k).to(x), 0., *y).double()
+        check_finite(b, where='t=0')
         self.total,self.count = self.total + check_mass(b, getattr(model, 'kind', None)).sum(),self.count + len(x)
 
     @property
@@ -71,6 +72,7 @@ class DetectionAUROC(Metric):
 # %% ../../nbs/instruments/09_metrics.ipynb #56f8f801
 class FrechetMetric(Metric):
     "Fréchet distance of `n` drawn images to `n` of the levels `u`, in the features of `net`"
+    less_is_better = True # for trackers
     def __init__(self, net, u:Tensor, n:int=500, **kwargs): # u (m,c,h,w); kwargs of `learn.sample`
         self.net,self.ref,self.n,self.kwargs,self.learn = net,get_features(net, u),n,kwargs,None
         least = self.ref.shape[1]+1 # more than features

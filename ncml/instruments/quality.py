@@ -7,10 +7,11 @@ __all__ = ['frechet_distance', 'compare_sets', 'kernel_distance', 'knn_precision
            'get_features', 'accuracy', 'fingerprint', 'save_features', 'load_features', 'InceptionFeatures',
            'sample_quality', 'QualityTable', 'quality_table', 'plot_quality']
 
-# %% ../../nbs/instruments/05_quality.ipynb #50e7b464
+# %% ../../nbs/instruments/05_quality.ipynb #b5bf895b
 import hashlib
 import json
 import math
+import zipfile
 from pathlib import Path
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -18,13 +19,14 @@ import torch
 from torch import Tensor, nn
 from fastai.callback.schedule import fit_one_cycle # noqa: F401 (it patches Learner)
 from fastai.learner import Learner
+from fastai.torch_core import no_random
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import poly_kernel
 from ..data.loaders import image_dls
-from ..learner import image_digest
-from ..loss import evaluating, from_batch
+from ..learner import image_digest, new_files
+from ..loss import evaluating, from_batch, names_bs
 from ..sde import to_levels
 
 # %% ../../nbs/instruments/05_quality.ipynb #8f13bb25
@@ -36,14 +38,14 @@ def _checked(at_least, **sets):
             raise ValueError(f"{k}: need finite features of {at_least} images or more, got {tuple(f.shape)}")
     return sets.values()
 
-# %% ../../nbs/instruments/05_quality.ipynb #1458fdb3
+# %% ../../nbs/instruments/05_quality.ipynb #738f5c93
 def _as_given(d):
     "A module that passes on `d` features"
     net = nn.Identity()
     net.num_features = d # torchmetrics reads it
     return net
 
-# %% ../../nbs/instruments/05_quality.ipynb #327247a6
+# %% ../../nbs/instruments/05_quality.ipynb #93dd3235
 def frechet_distance(a:Tensor, b:Tensor)->float: # features `(n,d)`, `(m,d)`; n, m > d
     "Squared Fréchet distance, comparable only with the same features and counts"
     a,b = _checked(a.shape[-1]+1, a=a, b=b)
@@ -88,7 +90,7 @@ def kernel_distance(a:Tensor, b:Tensor)->float: # features `(n,d)`, `(m,d)`; n, 
         return (total(f, f) - ((f*f).sum(1)/d+1).pow(3).sum())/(n*(n-1))
     return (own(a)+own(b)-2*total(a, b)/(len(a)*len(b))).item()
 
-# %% ../../nbs/instruments/05_quality.ipynb #f951d8c6
+# %% ../../nbs/instruments/05_quality.ipynb #b5ed1821
 def knn_precision(
     a:Tensor, b:Tensor, # features `(n,d)` of drawn images, `(m,d)` of real ones
     k:int=3, # 1 or more: the neighbour that a ball reaches to
@@ -99,16 +101,16 @@ def knn_precision(
     reach = torch.cat([torch.cdist(o, b).kthvalue(k+1).values for o in b.split(1000)]) # the first is the image itself
     return torch.cat([(torch.cdist(o, b)<=reach).any(1) for o in a.split(1000)]).double().mean().item()
 
-# %% ../../nbs/instruments/05_quality.ipynb #8e95acd2
+# %% ../../nbs/instruments/05_quality.ipynb #f8e92bd8
 def knn_recall(a:Tensor, b:Tensor, k:int=3)->float: # as `knn_precision`
     "Share of `b` within the balls of `a`"
     return knn_precision(b, a, k)
 
-# %% ../../nbs/instruments/05_quality.ipynb #f520a9d2
+# %% ../../nbs/instruments/05_quality.ipynb #4a0add16
 def _conv(ni, nf, stride=1):
     return nn.Sequential(nn.Conv2d(ni, nf, 3, stride, 1, bias=False), nn.BatchNorm2d(nf), nn.ReLU())
 
-# %% ../../nbs/instruments/05_quality.ipynb #77751c0b
+# %% ../../nbs/instruments/05_quality.ipynb #08030ddc
 class FeatureNet(nn.Module):
     "A small classifier of images, and the features that it classifies by"
     def __init__(self,
@@ -125,10 +127,11 @@ class FeatureNet(nn.Module):
         self.body = nn.Sequential(*convs, last, nn.AdaptiveAvgPool2d(1), nn.Flatten())
         self.head = nn.Sequential(nn.ReLU(), nn.Linear(n_features, n_classes))
 
-    def features(self, u): return self.body(from_batch(u, self.n_bits)) # levels (n,c,h,w) -> (n,n_features)
+    def features(self, u): # levels (n,c,h,w) -> (n,n_features)
+        return self.body(from_batch(u, self.n_bits).to(self.head[1].weight))
     def forward(self, u): return self.head(self.features(u)) # levels (n,c,h,w) -> logits (n,n_classes)
 
-# %% ../../nbs/instruments/05_quality.ipynb #00ec96d5
+# %% ../../nbs/instruments/05_quality.ipynb #fe9c71fc
 def train_features(
     dls, # labelled loaders, as from `get_dls`; trained on the first
     steps:int=600, # of the optimizer, rounded to whole passes
@@ -139,9 +142,9 @@ def train_features(
     "Train a classifier of these images"
     d = dls.train_ds
     few = d.u[:bs],d.y[:bs] # for the second loader that a Learner needs
-    own = image_dls(d.u, d.y, *few, n_bits=d.n_bits, classes=d.classes, bs=bs, seed=seed, device=dls.device)
-    epochs = max(1, round(steps/len(own.train)))
-    with torch.random.fork_rng():
+    with no_random(): # Python's and NumPy's generators are restored too
+        own = image_dls(d.u, d.y, *few, n_bits=d.n_bits, classes=d.classes, bs=bs, seed=seed, device=dls.device)
+        epochs = max(1, round(steps/len(own.train)))
         torch.manual_seed(seed)
         net = FeatureNet(tuple(d.u.shape[1:]), d.n_bits, d.c, **kwargs)
         learn = Learner(own, net, loss_func=nn.CrossEntropyLoss())
@@ -149,20 +152,20 @@ def train_features(
     net.recipe = dict(net.config, n_train=len(d), epochs=epochs, lr=lr, bs=bs, seed=seed)
     return net.eval()
 
-# %% ../../nbs/instruments/05_quality.ipynb #320c0a67
+# %% ../../nbs/instruments/05_quality.ipynb #1f60a058
 @torch.no_grad()
 def _in_batches(net, f, u, bs):
     "`f` of the images `u`, `bs` at a time, in evaluation mode, on the CPU"
     u = torch.as_tensor(u)
     device = next((p.device for p in net.parameters()), u.device)
-    with evaluating(net): return torch.cat([f(o.to(device)).cpu() for o in u.split(bs)])
+    with evaluating(net, 0), names_bs(min(bs, len(u))): return torch.cat([f(o.to(device)).cpu() for o in u.split(bs)])
 
-# %% ../../nbs/instruments/05_quality.ipynb #afb024c7
+# %% ../../nbs/instruments/05_quality.ipynb #5e3a0b31
 def get_features(net, u:Tensor, bs:int=500)->Tensor: # network with `features(u)`, levels `(n,c,h,w)`
     "Features of images, `(n,d)`, float64, on the CPU"
     return _in_batches(net, net.features, u, bs).double()
 
-# %% ../../nbs/instruments/05_quality.ipynb #908a0803
+# %% ../../nbs/instruments/05_quality.ipynb #c3f0c10e
 def accuracy(net:FeatureNet, u:Tensor, y:Tensor, bs:int=500)->float: # levels `(n,c,h,w)`, labels `(n,)`
     "Share of images whose class the network finds"
     return (_in_batches(net, net, u, bs).argmax(1)==torch.as_tensor(y).cpu()).double().mean().item()
@@ -175,28 +178,46 @@ def fingerprint(net:nn.Module)->str: # 16 hexadecimal digits
     for k,v in sorted(state.items()): h.update(k.encode() + v.detach().cpu().contiguous().numpy().tobytes())
     return h.hexdigest()[:16]
 
-# %% ../../nbs/instruments/05_quality.ipynb #67411c77
+# %% ../../nbs/instruments/05_quality.ipynb #abd6a0f9
 def save_features(path:str|Path, net:FeatureNet)->Path: # a new .safetensors file
     "Write weights, configuration and recipe"
-    path = Path(path)
-    if path.exists(): raise ValueError(f"path: need a new file, got {path}")
     state = {k:v.detach().cpu().contiguous() for k,v in net.state_dict().items()}
-    save_file(state, path, dict(config=json.dumps(net.config), recipe=json.dumps(net.recipe)))
-    return path
+    text = dict(config=json.dumps(net.config), recipe=json.dumps(net.recipe), fingerprint=fingerprint(net))
+    with new_files(path, name='path') as (file,): save_file(state, file, text)
+    return Path(path)
 
-# %% ../../nbs/instruments/05_quality.ipynb #ef6592e5
+# %% ../../nbs/instruments/05_quality.ipynb #f0ff757a
+def _file(path):
+    if Path(path).is_file(): return Path(path)
+    raise ValueError(f"path: need a file, got {str(path)!r}") # a folder, or a pipe that would be waited for
+
+def _read_features(path):
+    "The network in a file, whose weights are no larger than the file, and its fingerprint there"
+    with safe_open(path, 'pt') as f: text = f.metadata()
+    config,recipe = (json.loads(text[k]) for k in ('config','recipe'))
+    json.dumps(recipe, allow_nan=False)
+    with torch.device('meta'): net = FeatureNet(**config) # takes no memory and draws nothing
+    net.load_state_dict(load_file(path), assign=True)
+    net.recipe = {k:v for k,v in recipe.items() if k!='standard'} # a claim that only Inception's file may make
+    return net,text.get('fingerprint')
+
+# %% ../../nbs/instruments/05_quality.ipynb #c24ee1ff
 def load_features(path:str|Path)->FeatureNet: # on the CPU, in evaluation mode
     "The feature network in a file of `save_features`"
-    with safe_open(path, 'pt') as f: config,recipe = (json.loads(f.metadata()[k]) for k in ('config','recipe'))
-    net = FeatureNet(**config)
-    net.load_state_dict(load_file(path))
-    net.recipe = recipe
-    return net.eval()
+    try: net,own = _read_features(_file(path))
+    except Exception as e: net,own = None,e # whatever a damaged file may raise
+    if net and net.n_bits in range(1, 17) and own in (None, fingerprint(net)): return net.eval() # older files have none
+    raise ValueError(f"path: need a whole file of save_features for 1 to 16 bits, got {str(path)!r} ({own})")
 
-# %% ../../nbs/instruments/05_quality.ipynb #cde516eb
+# %% ../../nbs/instruments/05_quality.ipynb #6ffbbff3
 _inception_sha256 = '6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2'
 
-# %% ../../nbs/instruments/05_quality.ipynb #7936f5dd
+def _stored(path):
+    "Does a file of `torch.save` hold as many bytes as it claims?"
+    if not zipfile.is_zipfile(path): return False
+    with zipfile.ZipFile(path) as f: return all(o.file_size==o.compress_size for o in f.infolist())
+
+# %% ../../nbs/instruments/05_quality.ipynb #3a7ad421
 class InceptionFeatures(nn.Module):
     "The 2048 features of Inception that published distances use; needs the package torch-fidelity"
     def __init__(self,
@@ -206,10 +227,12 @@ class InceptionFeatures(nn.Module):
     ):
         super().__init__()
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+        sha = hashlib.sha256(_file(path).read_bytes()).hexdigest()
+        standard = sha==_inception_sha256
+        if not (standard or torch.__version__>='2.6' and _stored(path)):
+            raise ValueError(f"path: need torch-fidelity's file, or PyTorch 2.6 and one of torch.save, got {path}")
         torch.load(path, map_location='cpu', weights_only=True) # fails for a file that executes something
         self.net,self.n_bits,self.bs = FeatureExtractorInceptionV3('inception', ['2048'], str(path)),n_bits,bs
-        sha = hashlib.sha256(Path(path).read_bytes()).hexdigest()
-        standard = sha==_inception_sha256
         self.recipe = dict(network='torch-fidelity inception, 2048', n_bits=n_bits, sha256=sha, standard=standard)
 
     def to_bytes(self, u:Tensor)->Tensor: # levels (n,c,h,w), 1 or 3 channels -> (n,3,h,w), uint8
@@ -219,17 +242,17 @@ class InceptionFeatures(nn.Module):
     def features(self, u:Tensor)->Tensor: # levels (n,c,h,w) -> (n,2048)
         return torch.cat([self.net(o)[0] for o in self.to_bytes(u).split(self.bs)])
 
-# %% ../../nbs/instruments/05_quality.ipynb #ca6132a0
+# %% ../../nbs/instruments/05_quality.ipynb #cf0eaea5
 _comparable = 'comparable only with the same feature network (fingerprint) and the same n'
 _measures = dict(distance=frechet_distance, kid=kernel_distance, precision=knn_precision, recall=knn_recall)
 
-# %% ../../nbs/instruments/05_quality.ipynb #ccdaeb42
+# %% ../../nbs/instruments/05_quality.ipynb #05d2417f
 def _names(k, floor=False):
     "Keys of a measure and of its standard error"
     p = '' if k=='distance' else f'{k}_'
     return (p+'floor', p+'floor_stderr') if floor else (k, p+'stderr')
 
-# %% ../../nbs/instruments/05_quality.ipynb #3eaeefce
+# %% ../../nbs/instruments/05_quality.ipynb #32841d42
 def _why_not(n, d, groups):
     "Why `n` images with `d` features have no Fréchet distance, or no jackknife of it"
     left = n-math.ceil(n/groups) if groups else n
@@ -246,7 +269,7 @@ def _against(f, ref, n, groups, seed, floor):
         out |= zip(_names(k, floor), (o['distance'], None if math.isnan(o['stderr']) else o['stderr']), strict=True)
     return out
 
-# %% ../../nbs/instruments/05_quality.ipynb #aa19b044
+# %% ../../nbs/instruments/05_quality.ipynb #a8af5cf9
 def sample_quality(
     net, # with `features(u)`
     u:Tensor, # levels `(n,c,h,w)` of the images in question
@@ -254,12 +277,13 @@ def sample_quality(
     u_test:Tensor|None=None, # real images that no model was trained on: the floor
     n:int|None=None, # images on each side, at least 4; default the smallest set
     groups:int=20, seed:int=0, # as in `compare_sets`
+    bs:int=500, # images at a time
 )->dict: # distance, stderr, floor, floor_stderr; the like for kid, precision, recall; and their conditions
     "All measures of `u` against training images, beside those of test images"
     sets = {k:torch.as_tensor(o) for k,o in dict(u=u, ref=u_train, test=u_test).items() if o is not None}
     shapes = {o.shape[1:] for o in sets.values()}
     if len(shapes)>1: raise ValueError(f"u: need images of one shape, got {shapes}")
-    n,f = n or min(map(len, sets.values())),{k:get_features(net, o) for k,o in sets.items()}
+    n,f = n or min(map(len, sets.values())),{k:get_features(net, o, bs) for k,o in sets.items()}
     digests = {k:image_digest(o, getattr(net, 'n_bits', 16)) for k,o in sets.items()}
     ref,recipe = f['ref'],getattr(net, 'recipe', None)
     measured,floor = (_against(f.get(k), ref, n, groups, seed, k=='test') for k in ('u','test'))
