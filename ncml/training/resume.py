@@ -9,7 +9,6 @@ __all__ = ['pack', 'unpack', 'random_states', 'set_random_states', 'write_checkp
 # %% ../../nbs/training/03_resume.ipynb #44400a77
 import hashlib
 import json
-import math
 import os
 import random
 import time
@@ -25,7 +24,7 @@ from fastai.callback.core import Callback, CancelEpochException
 from fastai.callback.progress import CSVLogger
 from fastai.learner import Metric
 from safetensors import safe_open
-from safetensors.torch import save
+from safetensors.torch import save as to_bytes
 
 # %% ../../nbs/training/03_resume.ipynb #b3001ab2
 def _is_plain(o):
@@ -71,7 +70,8 @@ def unpack(o, tensors:dict):
 def random_states(dl=None)->dict:
     "The states of all random generators, with that of a fastai loader"
     np_state = np.random.get_state()
-    o = dict(torch=torch.get_rng_state(), python=random.getstate(), numpy=(np_state[0], np_state[1].tolist(), *np_state[2:]))
+    o = dict(torch=torch.get_rng_state(), python=random.getstate())
+    o['numpy'] = (np_state[0], np_state[1].tolist(), *np_state[2:])
     if torch.cuda.is_available(): o['cuda'] = torch.cuda.get_rng_state_all()
     if hasattr(dl, 'rng'): o['loader'] = dl.rng.getstate()
     return o
@@ -88,7 +88,7 @@ def set_random_states(o:dict, dl=None):
 def write_checkpoint(folder:Path, step:int, state:dict, keep:int=2)->Path:
     "Write `state` as the checkpoint of `step`, and remove all but the `keep` newest"
     tensors = {}
-    raw = save(tensors, metadata=dict(state=json.dumps(pack(state, tensors))))
+    raw = to_bytes(tensors, metadata=dict(state=json.dumps(pack(state, tensors))))
     folder.mkdir(parents=True, exist_ok=True)
     path = folder/f'step-{step:09}-{hashlib.sha256(raw).hexdigest()[:16]}.safetensors'
     temporary = path.with_suffix('.partial')
@@ -103,7 +103,8 @@ def write_checkpoint(folder:Path, step:int, state:dict, keep:int=2)->Path:
 
 def checkpoints(folder:Path)->list: # paths, the newest first
     "The checkpoints in a folder"
-    return sorted(Path(folder).glob('step-*.safetensors'), key=lambda p: (p.name.split('-')[1], p.stat().st_mtime_ns), reverse=True)
+    def age(p): return p.name.split('-')[1],p.stat().st_mtime_ns
+    return sorted(Path(folder).glob('step-*.safetensors'), key=age, reverse=True)
 
 # %% ../../nbs/training/03_resume.ipynb #54186e44
 def read_checkpoint(folder:Path)->dict|None:
@@ -119,10 +120,13 @@ def _state(o):
     "The state of a callback, a metric, or another object with attributes; None for nothing to save"
     if hasattr(type(o), 'state_dict'): return o.state_dict() # a callback itself looks for names in the model
     if isinstance(o, torch.Generator): return o.get_state()
-    if isinstance(o, (Callback,Metric)): return {k:s for k,v in vars(o).items() if k!='learn' and (s := _state_of_value(v)) is not None}
+    if not isinstance(o, (Callback,Metric)): return None
+    values = {k:_state_of_value(v) for k,v in vars(o).items() if k!='learn'}
+    return {k:s for k,s in values.items() if s is not None}
 
 def _state_of_value(v):
-    if isinstance(v, (list,L)) and len(v) and all(isinstance(m, Metric) for m in v): return dict(objects=[_state(m) for m in v])
+    metrics = isinstance(v, (list,L)) and len(v) and all(isinstance(m, Metric) for m in v)
+    if metrics: return dict(objects=[_state(m) for m in v])
     if _is_plain(v): return dict(value=v)
     s = _state(v) if isinstance(v, (Metric,torch.Generator)) or hasattr(type(v), 'load_state_dict') else None
     return s if s is None else dict(object=s)
@@ -165,7 +169,9 @@ class Checkpoints(Callback):
     ):
         self.folder,self.steps,self.minutes,self.keep,self.resume = Path(folder),steps,minutes,keep,resume
 
-    def others(self): return {f'{i} {type(o).__name__}':o for i,o in enumerate(self.learn.cbs.sorted('order')) if o is not self}
+    def others(self):
+        cbs = enumerate(self.learn.cbs.sorted('order'))
+        return {f'{i} {type(o).__name__}':o for i,o in cbs if o is not self}
     def due(self):
         late = self.minutes is not None and time.monotonic()-self.last>60*self.minutes
         return late or bool(self.steps) and self.learn.train_iter%self.steps==0
@@ -176,7 +182,8 @@ def state(self:Checkpoints)->dict:
     "Everything the training consists of, at the end of a step"
     l,grads = self.learn,[p.grad for p in self.learn.model.parameters()]
     kept = any(g is not None and g.any() for g in grads) # of accumulation
-    return dict(n_epoch=l.n_epoch, n_iter=l.n_iter, epoch=l.epoch, iter=l.iter+1, train_iter=l.train_iter, pct_train=l.pct_train,
+    return dict(n_epoch=l.n_epoch, n_iter=l.n_iter, epoch=l.epoch, iter=l.iter+1, train_iter=l.train_iter,
+        pct_train=l.pct_train,
         model=l.model.state_dict(), opt=l.opt.state_dict(), grads=grads if kept else None,
         callbacks={k:_state(o) for k,o in self.others().items()}, history=self.history(),
         epoch_random=self.epoch_random, random=random_states())
@@ -208,7 +215,7 @@ def before_fit(self:Checkpoints):
     if got!=need: raise ValueError(f"resume: need the training of {self.folder}, {need}, got {got}")
     self.learn.model.load_state_dict(o['model'])
     self.opt.load_state_dict(o['opt'])
-    for p,g in zip(self.learn.model.parameters(), o['grads'] or [], strict=bool(o['grads'])): p.grad = g if g is None else g.to(p)
+    for p,g in zip(self.learn.model.parameters(), o['grads'] or [], strict=False): p.grad = g if g is None else g.to(p)
     if o['history'] is not None: self.history(o['history'])
     if o['epoch']: self.silence(False)
 
