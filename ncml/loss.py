@@ -77,9 +77,20 @@ def names_bs(n:int):
         raise MemoryError(f"{what}, the memory is full") from e
 
 # %% ../nbs/04_loss.ipynb #7e4f86c8
+def _check_grid(model, x, t):
+    "Raise where clean images of a network of levels are off its grid; read on the CPU only"
+    if getattr(model, 'head', None)!='discretized' or not readable(x) or not readable(t): return
+    top = 2**model.n_bits-1
+    v = (x[t==0]+1)*(top/2)
+    if not len(v) or v.min()<-.5 or v.max()>top+.5: return # values beyond the range are the network's to name
+    off = (v-v.round()).abs().max()
+    if not off<=1e-3 + 8*torch.finfo(torch.float32).eps*top:
+        raise ValueError(f"x: need levels of {model.n_bits} bits at t = 0, as from to_unit, got values {off:.2g} off")
+
 def bpd(model, x:Tensor, t:float|Tensor=0., y:Tensor|None=None)->Tensor: # (n,)
     "Bits per dimension of `x` (n,c,h,w), in [-1,1] if clean, at `t`, one for all or (n,), in evaluation mode"
     t = as_time(t, check_images(x))
+    _check_grid(model, x, t)
     with evaluating(model): return bits_per_dim(check_log_prob(model.log_prob(x, t, y), x), x)
 
 # %% ../nbs/04_loss.ipynb #bca23007

@@ -227,11 +227,12 @@ def noise_words(sde, t_max:float, p_clean:float, n_bits:int)->str:
 # %% ../../nbs/training/01_train.ipynb #da446969
 def first_lines(learn, source, path)->list: # of str
     "What a training will do: data, noise, network, device and output"
-    images = ' + '.join(str(len(o.dataset)) for o in learn.dls.loaders)
+    parts = zip(('train','valid','test'), learn.dls.loaders, strict=False)
+    images = ' + '.join(f'{len(o.dataset)} {s}' for s,o in parts)
     d,k,shape = learn.noise_dist,learn.n_bits,'×'.join(map(str, learn.image_shape))
     device = _device(learn)
     slow = ' in bfloat16: several times slower than without, where the CPU has no instructions for it'
-    return [f"data: {images} images of {source} (train, valid, test), {shape}, {k} bits",
+    return [f"data: {images} images of {source}, {shape}, {k} bits",
         f"noise: {noise_words(learn.sde, d.t_max, d.p_clean, k)}",
         f"network: {sum(o.numel() for o in learn.density.parameters()):,} parameters, on {device}" +
             slow*(learn.bf16 and device.type=='cpu'),
