@@ -54,8 +54,11 @@ def save_grid(u:Tensor, n_bits:int, path:str|Path, ncol:int=8, zoom:int=1)->Path
     if path.suffix.lower()!='.png' or n_bits>8:
         raise ValueError(f"path, n_bits: need a .png and at most 8 bits, got {path.name!r} and {n_bits}")
     a = level_grid(u, n_bits, ncol).repeat(zoom, 0).repeat(zoom, 1)
-    Image.fromarray(a[:,:,0] if u.shape[1]==1 else a).save(path)
-    return path
+    temporary = path.with_name(f'.{path.name}') # so that a full disk leaves the file of before
+    try:
+        Image.fromarray(a[:,:,0] if u.shape[1]==1 else a).save(temporary, 'PNG')
+        return temporary.replace(path)
+    finally: temporary.unlink(missing_ok=True)
 
 # %% ../../nbs/data/01_levels.ipynb #9a12b6a6
 def toy_images(n:int, size:int=8, channels:int=1, n_bits:int=4, seed:int=0)->Tensor: # `(n,channels,size,size)`
