@@ -370,8 +370,10 @@ def save(self:NCMLLearner, file, with_opt=True, **kwargs):
     state = dict(model=get_model(self.model).state_dict(), trained_for=self.trained_for())
     if with_opt and self.opt is not None: state['opt'] = _plain(self.opt.state_dict())
     part = file.with_name(f'{file.name}.{os.getpid()}')
-    torch.save(state, part, **kwargs)
-    return part.replace(file)
+    try:
+        torch.save(state, part, **kwargs)
+        return part.replace(file)
+    finally: part.unlink(missing_ok=True)
 
 # %% ../nbs/06_learner.ipynb #ddeb7baa
 @patch
@@ -387,9 +389,10 @@ def load(self:NCMLLearner, file, device=None, with_opt=True, strict=True, **kwar
     p = self.noise_dist.p_clean
     if got and got['p_clean']==1>p: own['p_clean'] = p # trained without noise
     _need(not own, f"file: need weights trained for {own}, got {got}; make a learner of that kind")
-    get_model(self.model).load_state_dict(state.get('model', state), strict)
     if self.opt is None: self.create_opt()
-    if with_opt and 'opt' in state: self.opt.load_state_dict(state['opt'])
+    with _needs(f"file: need weights of this network in {str(file)!r}"):
+        get_model(self.model).load_state_dict(state.get('model', state), strict)
+        if with_opt and 'opt' in state: self.opt.load_state_dict(state['opt'])
     return self
 
 # %% ../nbs/06_learner.ipynb #004a5658
