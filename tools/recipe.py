@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Recipes of training beside each other at equal CPU time, by plain maximum likelihood at t = 0.
+"""Recipes of training beside each other at equal CPU time.
 
-    python tools/recipe.py cifar8.npz --seconds 150 --out recipe.csv            all recipes that are not in the file yet
-    python tools/recipe.py cifar8.npz --seconds 150 --only base,muon-.02 --seeds 0,1 --out recipe.csv
+    python tools/recipe.py cifar8.npz --seconds 75 --group lr --out recipe.csv      the recipes of one question, both seeds
+    python tools/recipe.py cifar8.npz --seconds 75 --only base,centre --seeds 0 --out recipe.csv
 
-The clock is that of the process, so that other work on the machine costs no recipe anything. A row holds the bits per dimension of the same test
-images under the last weights and under averages of them whose spans are shares of the run."""
+The recipes of a call train in turns, a second of the process's own CPU time each, so that other work on the machine slows all of them alike.
+A row holds the bits per dimension of the same test images under the last weights and under averages of them whose spans are shares of the run."""
 import copy
 import json
 import math
@@ -17,20 +17,29 @@ from torch import nn
 from fastcore.script import call_parse
 from ncml.data.loaders import get_dls
 from ncml.learner import image_digest, made_with
-from ncml.loss import NoiseDist, bpd, ncml_loss
+from ncml.loss import NoiseDist, bits_per_dim, bpd
 from ncml.ncpn import NCPN, data_init, preset
+from ncml.sanity import plus_minus_one
 from ncml.sde import VPSDE, to_unit
 
-base = dict(opt='adamw', lr=1e-3, betas=(.9,.999), schedule='one-cycle', bs=32, init=True, arch={}, clip=1.)
-recipes = {'base':{}, **{f'lr-{v:g}':dict(lr=v) for v in (5e-4, 2e-3, 4e-3, 8e-3, 16e-3)},
-    **{f'wsd-{v:g}':dict(lr=v, schedule='wsd') for v in (1e-3, 2e-3, 4e-3, 8e-3)},
-    **{f'betas-{a}-{b}-lr-{v:g}':dict(betas=(a,b), lr=v) for a,b,v in ((.9,.99,4e-3), (.9,.95,4e-3), (.95,.9995,1e-3), (.95,.9995,4e-3))},
-    **{f'bs-{n}-lr-{v:g}':dict(bs=n, lr=v) for n,v in ((16,2e-3), (16,4e-3), (64,4e-3), (64,8e-3))},
-    **{f'muon-{v:g}':dict(opt='muon', lr=v) for v in (5e-3, 1e-2, 2e-2, 4e-2)},
-    'no-init':dict(init=False, lr=4e-3), 'no-attention':dict(arch=dict(n_heads=0), lr=4e-3), 'coarse-attention':dict(arch=dict(att_scales=(2,)), lr=4e-3),
-    'two-scales':dict(arch=dict(n_scales=2), lr=4e-3), 'mix-10':dict(arch=dict(n_mix=10), lr=4e-3), 'filters-64':dict(arch=dict(n_filters=64), lr=2e-3),
-    'pixelcnn++':dict(opt='adam', betas=(.95,.9995), lr=1e-3, schedule='decay'), # its Adam and its Polyak average .9995, rate times .999995 a step
+today = dict(opt='adamw', lr=1e-3, betas=(.9,.999), schedule='one-cycle', bs=64, init=True, weight_norm=True, arch=dict(n_heads=4, att_scales=None),
+    noise='none', times='stratified')
+centre = today | dict(lr=4e-3, bs=32, arch=dict(n_heads=0))
+def near(**changes): return centre | changes
+groups = {
+    'today':{'today':today, 'pixelcnn++':near(opt='adam', betas=(.95,.9995), lr=1e-3, schedule='decay'), 'centre':centre},
+    'muon':{f'muon-{v:g}':near(opt='muon', lr=v) for v in (5e-3, 1e-2, 2e-2, 4e-2)},
+    'lr':{f'lr-{v:g}':near(lr=v) for v in (1e-3, 2e-3, 8e-3, 16e-3)},
+    'attention':{'attention-all':near(arch=dict(n_heads=4)), 'attention-1-2':near(arch=dict(n_heads=4, att_scales=(1,2))), 'attention-2':near(arch=dict(n_heads=4, att_scales=(2,)))},
+    'schedule':{f'wsd-{v:g}':near(lr=v, schedule='wsd') for v in (2e-3, 4e-3, 8e-3)},
+    'betas':{f'betas-{a}-{b}':near(betas=(a,b)) for a,b in ((.9,.99), (.9,.95), (.95,.9995))},
+    'bs':{f'bs-{n}':near(bs=n) for n in (8, 16, 64)},
+    'weights':{'no-init':near(init=False), 'no-weight-norm':near(weight_norm=False), 'no-weight-norm-muon':near(weight_norm=False, opt='muon', lr=2e-2)},
+    'size':{'filters-64':near(arch=dict(n_heads=0, n_filters=64)), 'blocks-2':near(arch=dict(n_heads=0, n_blocks=2)), 'mix-10':near(arch=dict(n_heads=0, n_mix=10)),
+        'scales-2':near(arch=dict(n_heads=0, n_scales=2))},
+    'noise':{**{f'noise-{k}':near(noise=k) for k in ('t','std','log_std')}, **{f'noise-t-{k}':near(noise='t', times=k) for k in ('independent','antithetic','importance')}},
 }
+recipes = {k:v for g in groups.values() for k,v in g.items()}
 widths = (.02, .05, .1, .2) # relative standard deviations of the averages
 
 def gamma(rel_std):
@@ -70,66 +79,116 @@ def share_of_lr(schedule, s):
     return 1.
 
 def optimizers(model, o):
-    if o['opt']!='muon': return [dict(adamw=torch.optim.AdamW, adam=torch.optim.Adam)[o['opt']](model.parameters(), lr=o['lr'], betas=o['betas'], foreach=True, **dict(weight_decay=0.) if o['opt']=='adamw' else {})]
-    filters = [p for m in model.modules() if isinstance(m, (nn.Conv2d,nn.ConvTranspose2d,nn.Linear)) and m is not model.out for p in [m.weight]]
+    if o['opt']!='muon':
+        own = dict(weight_decay=0.) if o['opt']=='adamw' else {}
+        return [dict(adamw=torch.optim.AdamW, adam=torch.optim.Adam)[o['opt']](model.parameters(), lr=o['lr'], betas=o['betas'], foreach=True, **own)]
+    kinds = nn.Conv2d,nn.ConvTranspose2d,nn.Linear
+    filters = [m.weight for m in model.modules() if isinstance(m, kinds) and m is not model.out]
     rest = [p for p in model.parameters() if not any(p is q for q in filters)]
     return [Muon(filters, o['lr']),torch.optim.AdamW(rest, lr=4e-3, betas=o['betas'], weight_decay=0., foreach=True)]
 
+def without_weight_norm(model):
+    "The length of every filter is that of its direction, so that the direction is the filter"
+    for m in (m for m in model.modules() if 'g' in m._parameters):
+        dim = 1 if isinstance(m, nn.ConvTranspose2d) else 0
+        with torch.no_grad(): m.weight.copy_(torch._weight_norm(m.weight, m.g, dim))
+        del m.g
+        m.__class__ = type(m.__class__.__name__, (m.__class__,), dict(g=property(lambda m, d=dim: torch.norm_except_dim(m.weight, 2, d))))
+
+def times_and_weights(dist, n, kind):
+    "Times of a batch and the weights of their losses"
+    if kind=='stratified': return dist.sample(n),torch.ones(n)
+    if kind=='importance': # uniform in log s, weighted to be uniform in t
+        other = NoiseDist(dist.sde, dist.t_max, 0., 'log_std', dist.min_std)
+        v = ((torch.rand(()) + torch.randperm(n)/n) % 1).double().requires_grad_()
+        t = other.quantile(v)
+        w = torch.autograd.grad(t.sum(), v)[0].abs()/dist.t_max
+        clean = torch.rand(n)<dist.p_clean
+        return torch.where(clean, 0., t.detach()).float(),torch.where(clean, 1., w).float()
+    v = torch.rand(n) if kind=='independent' else torch.cat([v := torch.rand(n//2), 1-v])
+    t = dist.quantile((v-dist.p_clean).clamp(min=0)/(1-dist.p_clean))
+    return torch.where(v<dist.p_clean, 0., t),torch.ones(n)
+
 def train(o, seed, u, test, n_bits, seconds):
+    "Yields after each step of the training; returns its row"
     torch.manual_seed(seed)
     sde = VPSDE()
     T = sde.t_at_levels(10., 8)
     model = NCPN(u.shape[1], n_bits, t_max=T, **preset('tiny', **o['arch'])).speed_up()
-    clean = NoiseDist(sde, T, 1.)
+    dist = NoiseDist(sde, T, 1. if o['noise']=='none' else .1, 't' if o['noise']=='none' else o['noise'], sde.kernel(T)[1]/80)
     if o['init']: data_init(model, to_unit(u[torch.randperm(len(u))[:64]], n_bits), torch.zeros(64))
+    if not o['weight_norm']: without_weight_norm(model)
     opts = optimizers(model, o)
     peaks = [[g['lr'] for g in opt.param_groups] for opt in opts]
     averages = {w:(gamma(w),copy.deepcopy(model)) for w in widths}
-    polyak,n,start,losses = copy.deepcopy(model),0,time.process_time(),[]
-    while (s := (time.process_time()-start)/seconds)<1:
+    polyak,n,used,losses = copy.deepcopy(model),0,0.,[]
+    while (s := used/seconds)<1:
+        start = time.process_time()
         for opt,lrs in zip(opts, peaks, strict=True):
             for g,lr in zip(opt.param_groups, lrs, strict=True): g['lr'] = lr*share_of_lr(o['schedule'], s)
         x = to_unit(u[torch.randint(len(u), (o['bs'],))], n_bits)
-        loss = ncml_loss(model.train(), sde, x, noise_dist=clean)
+        t,w = times_and_weights(dist, len(x), o['times'])
+        x = sde.perturb(x, t)
+        loss = (w*bits_per_dim(model.train().log_prob(x, t), x)).mean()
         for opt in opts: opt.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), o['clip'])
+        nn.utils.clip_grad_norm_(model.parameters(), 1.)
         for opt in opts: opt.step()
         n += 1
         losses.append(loss.item())
+        used += time.process_time()-start # averages and tests cost no recipe anything
         with torch.no_grad():
             for g,m in averages.values(): torch._foreach_lerp_(list(m.parameters()), list(model.parameters()), 1-(1-1/n)**(g+1))
             torch._foreach_lerp_(list(polyak.parameters()), list(model.parameters()), max(.0005, 1/n))
+        yield
     row = dict(steps=n, images=n*o['bs'], train_loss=sum(losses[-50:])/len(losses[-50:]), parameters=sum(p.numel() for p in model.parameters()))
-    x = to_unit(test, n_bits)
-    def bits(m):
-        with torch.no_grad(): return torch.cat([bpd(m, b) for b in x.split(100)]).double().mean().item()
-    return row | dict(raw=bits(model), polyak=bits(polyak), **{f'average_{w:g}':bits(m) for w,(_,m) in averages.items()})
+    def bits(m, v, t=None):
+        with torch.no_grad():
+            parts = [bpd(m, to_unit(b, n_bits)) if t is None else bpd(m, sde.perturb(x := to_unit(b, n_bits), c, torch.randn(x.shape)), c)
+                for b,c in zip(v.split(100), (v[:,0,0,0] if t is None else t).split(100), strict=True)]
+        return torch.cat(parts).double().mean().item()
+    best = averages[.05][1]
+    row |= dict(raw=bits(model, test), polyak=bits(polyak, test), **{f'average_{w:g}':bits(m, test) for w,(_,m) in averages.items()})
+    torch.manual_seed(0)
+    return row | dict(changed=bits(best, plus_minus_one(test, 1., n_bits)), noisy=bits(best, test, torch.arange(1, len(test)+1)/len(test)*T))
+
+def in_turns(jobs):
+    "Run generators in turns of a second, each with random numbers of its own; their results"
+    state,out = dict.fromkeys(jobs),{}
+    while len(out)<len(jobs):
+        for k in (k for k in jobs if k not in out):
+            if state[k] is not None: torch.set_rng_state(state[k])
+            end = time.process_time()+1
+            try:
+                while time.process_time()<end: next(jobs[k])
+            except StopIteration as e: out[k] = e.value
+            state[k] = torch.get_rng_state()
+    return out
 
 @call_parse
 def main(
     data:str, # source of images, as in `get_dls`
-    out:str, # CSV file to add rows to
-    seconds:float=150., # of CPU for each training
-    only:str='', # names of recipes, with commas between (default: all)
+    seconds:float=75., # of CPU for each training
+    group:str='', # question to answer (default: all, one after the other)
+    only:str='', # names of recipes instead, with commas between
     seeds:str='0,1',
     n:int=1000, # test images
+    out:str='recipe.csv', # file to add rows to
 ):
-    "Train each recipe for the same CPU time"
+    "Train recipes for the same CPU time"
     torch.set_num_threads(1)
-    dls = get_dls(data, bs=64)
+    dls,out,seeds = get_dls(data, bs=64),Path(out),[int(o) for o in seeds.split(',')]
     u,test,n_bits = dls.train_ds.u,dls.loaders[-1].dataset.u[:n],dls.train_ds.n_bits
-    out = Path(out)
-    done = pd.read_csv(out) if out.exists() else pd.DataFrame(columns=['recipe','seed','seconds','shape'])
     shape = 'x'.join(map(str, u.shape[1:]))
-    for seed in map(int, seeds.split(',')):
-        for name in only.split(',') if only else recipes:
-            if ((done.recipe==name) & (done.seed==seed) & (done.seconds==seconds) & (done['shape']==shape)).any(): continue
-            o = base | recipes[name]
-            row = dict(recipe=name, seed=seed, seconds=seconds, shape=shape) | train(o, seed, u, test, n_bits, seconds)
-            row |= dict(test_images=image_digest(test, n_bits), options=json.dumps(o), made_with=json.dumps(made_with('cpu')))
+    for names in [only.split(',')] if only else [list(groups[g]) for g in ([group] if group else groups)]:
+        done = pd.read_csv(out) if out.exists() else pd.DataFrame(columns=['recipe','seed','seconds','shape'])
+        def new(k, s, done=done): return not ((done.recipe==k) & (done.seed==s) & (done.seconds==seconds) & (done['shape']==shape)).any()
+        jobs = {(k, s):train(recipes[k], s, u, test, n_bits, seconds) for k in names for s in seeds if new(k, s)}
+        for (k,s),row in in_turns(jobs).items():
+            row = dict(recipe=k, seed=s, seconds=seconds, shape=shape) | row
+            row |= dict(test_images=image_digest(test, n_bits), options=json.dumps(recipes[k]), made_with=json.dumps(made_with('cpu')))
             done = pd.concat([done, pd.DataFrame([row])], ignore_index=True)
-            temporary = out.with_suffix('.partial')
-            done.to_csv(temporary, index=False)
-            temporary.replace(out)
             print({k:round(v, 4) if isinstance(v, float) else v for k,v in row.items() if k not in ('options','made_with')}, flush=True)
+        temporary = out.with_suffix('.partial')
+        done.to_csv(temporary, index=False)
+        temporary.replace(out)
