@@ -404,33 +404,51 @@ def _flush(*paths):
             try: os.fsync(fd)
             finally: os.close(fd)
 
+# %% ../nbs/06_learner.ipynb #c3a90e51
+def _checkpoints(folder): return any(folder.glob('checkpoints/*.safetensors'))
+
+def _empty(paths, name, folder):
+    "Remove what a killed process left, unless it can be resumed"
+    for p in paths[:1] if folder.exists() else paths: # a process may have been killed between two files
+        _need(not p.exists(), f"{name}: need a new name, got {str(p)!r}; choose another or remove it")
+    got = f"{str(folder)!r}, an unfinished training; resume it, or remove it"
+    _need(not _checkpoints(folder), f"{name}: need a new name, got {got}")
+    if folder.exists(): warnings.warn(f"{folder} is replaced; the process that wrote it was killed", stacklevel=5)
+    shutil.rmtree(folder, ignore_errors=True)
+
 # %% ../nbs/06_learner.ipynb #8638709a
 @contextmanager
-def _locked(paths, name):
-    "An empty folder under lock, beside the first of `paths`, which must be new"
+def _locked(paths, name, resume=False):
+    "A folder under lock, beside the first of `paths`; these are new, and it is empty, unless to `resume`"
     path,folder = paths[0],paths[0].with_name(paths[0].name+'.partial')
+    one = path.exists()!=folder.exists()
+    _need(one or not resume, f"{name}: need {str(path)!r} or {str(folder)!r}, got {'both' if path.exists() else 'none'}")
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(f'{folder}.lock') # outside: Windows renames no folder with open files
     try: lock.acquire(timeout=0)
     except Timeout: raise ValueError(f"{name}: need a name that no other process writes, got {str(path)!r}") from None
+    moved = resume and path.exists()
     try:
-        for p in paths[:1] if folder.exists() else paths: # a process may have been killed between two files
-            _need(not p.exists(), f"{name}: need a new name, got {str(p)!r}; choose another or remove it")
-        if folder.exists(): warnings.warn(f"{folder} is replaced; the process that wrote it was killed", stacklevel=4)
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
+        if moved: path.rename(folder)
+        if not resume: _empty(paths, name, folder)
+        folder.mkdir(exist_ok=True)
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        if moved and folder.exists(): folder.rename(path)
+        if not _checkpoints(folder): shutil.rmtree(folder, ignore_errors=True)
         with suppress(OSError): os.unlink(lock.lock_file) # under lock: it is nobody else's
         lock.release()
 
 # %% ../nbs/06_learner.ipynb #d64e2345
 @contextmanager
-def new_folder(path:str|Path, name:str='run'): # `name` of the argument, for messages; yields a folder to write in
-    "A folder that appears whole when the context ends, and not at all after an error"
+def new_folder(
+    path:str|Path,
+    name:str='run', # of the argument, for messages
+    resume:bool=False, # go on in `path`, or in what a killed process left of it?
+): # yields a folder to write in
+    "A folder that appears whole when the context ends; after an error only its checkpoints stay, in `path`.partial"
     path = Path(path)
-    with _locked([path], name) as folder:
+    with _locked([path], name, resume) as folder:
         yield folder
         _flush(*folder.rglob('*'), folder)
         folder.rename(path)
