@@ -256,7 +256,7 @@ class LiveOptim(OptimWrapper):
     @property
     def hypers(self): return [ChainMap(pg, o) for pg,o in zip(self.opt.param_groups, super().hypers, strict=True)]
 
-_adam = partial(LiveOptim, opt=torch.optim.AdamW, foreach=True)
+def _muon(params, **kwargs): return LiveOptim(params, opt=appendix('training.muon.Muon'), **kwargs)
 
 # %% ../nbs/06_learner.ipynb #9c126307
 def default_arch(shape:tuple, arch:str|dict|None=None)->dict: # arguments of `NCPN`
@@ -329,7 +329,7 @@ def ncml_learner(
     p_uncond:float=0.1, # share of images without their label
     arch:str|dict|None=None, # name of a preset or changes to the default
     ema:float|None=0.05, # span of the averaged weights, a share of the training up to 0.28; `None` for none
-    lr:float=1e-3,
+    lr:float=0.02, # of Muon
     wd:float=0., # weight decay
     bf16:bool=False, # train and validate in bfloat16?
     compile:bool=False, # compile the blocks? Minutes to start, faster after
@@ -354,7 +354,7 @@ def ncml_learner(
     if compile: appendix('fast.layers.compile_blocks')(getattr(model, 'model', model)) # not the average: any batch size
     cbs = [NoiseCallback(sde, noise_dist, n_bits, n_classes, p_uncond)] + [EMACallback()]*(ema is not None)
     kwargs['cbs'],kwargs['metrics'] = L(cbs)+L(kwargs.get('cbs')),L(BPDMetric())+L(kwargs.get('metrics'))
-    kwargs = dict(loss_func=BPDLoss(), opt_func=_adam, lr=lr, wd=wd) | kwargs
+    kwargs = dict(loss_func=BPDLoss(), opt_func=_muon, lr=lr, wd=wd) | kwargs
     learn = NCMLLearner(dls, model, sde, noise_dist, n_bits, x.shape[1:], bf16, **kwargs)
     return _rehearse(learn, x, (y,) if n_classes else ()) if rehearse else learn
 
