@@ -73,16 +73,14 @@ def ncml_sample(
           f"by {s.nfe} evaluations of the score each\nNext: ncml_sanity {run} measures the model on test images")
     return path
 
-# %% ../../nbs/commands/02_sample.ipynb #86a125d4
+# %% ../../nbs/commands/02_sample.ipynb #21d0f020
 def known_pixels(rows:int|None, box:str|None, h:int, w:int): # (h,w) bool
     "The pixels that `--rows` and `--box` keep"
     from ncml.instruments.complete import around_box, raster_prefix
-    if rows is not None and rows>=h: raise ValueError(f"rows: need fewer than the {h} of an image, got {rows}")
-    if not box: return raster_prefix(h, w, (h//2 if rows is None else rows)*w)
-    edges = numbers('box', box, int)
-    if rows is not None or len(edges)!=4 or not (0<=edges[0]<edges[1]<=h and 0<=edges[2]<edges[3]<=w):
-        raise ValueError(f"box: need first and end row, first and end column within {h}×{w}, no --rows, got {box!r}")
-    return around_box(h, w, edges[:2], edges[2:])
+    if not box and (rows is None or rows<h): return raster_prefix(h, w, (h//2 if rows is None else rows)*w)
+    a,b,c,d = numbers('box', box, int) if box and rows is None and box.count(',')==3 else (0,)*4
+    if 0<=a<b<=h and 0<=c<d<=w: return around_box(h, w, (a, b), (c, d))
+    raise ValueError(f"rows, box: need fewer than {h} rows, or a box first,end,first,end in {h}×{w}, got {rows}, {box}")
 
 # %% ../../nbs/commands/02_sample.ipynb #5c4e1649
 def save_completed(path, run, images, known, t, y, steps, solver, grid, rounds, seed, bs):
