@@ -7,8 +7,8 @@ __all__ = ['aliases', 'Targets', 'RunFolder', 'T', 'Levels', 'Steps', 'Solver', 
            'Channels', 'Root', 'Download', 'Device', 'Seed', 'Bs', 'in_shell', 'respell', 'own_name', 'own_names',
            'Exit', 'in_words', 'command_errors', 'Bars', 'progress', 'option', 'choice', 'numbers', 'at_least',
            'get_device', 'check_solver', 'parse_targets', 'open_run', 'density', 'load_model', 'in_a_line',
-           'load_models', 'run_time', 'trained_on', 'TestSet', 'own_runs', 'check_runs', 'origin', 'load_images',
-           'test_images', 'bare', 'command_line', 'trained_by', 'result_record', 'new_result']
+           'load_models', 'run_time', 'draw', 'trained_on', 'TestSet', 'own_runs', 'check_runs', 'origin',
+           'load_images', 'test_images', 'bare', 'command_line', 'trained_by', 'result_record', 'new_result']
 
 # %% ../../nbs/commands/00_shell.ipynb #337bb330
 import os
@@ -276,6 +276,17 @@ def run_time(run, t:float|None=None, levels:float|None=None)->float:
     if levels is not None: t = run.sde.t_at_levels(levels, run.model.n_bits) if levels else 0.
     if len(given)==1 and 0<=t<=largest*(1+1e-6): return min(t, largest)
     raise ValueError(f"t, levels: need one time from 0 to {largest:g}, the largest of {run.path}, got {given}")
+
+# %% ../../nbs/commands/00_shell.ipynb #f248e83f
+def draw(run, n, t, y, steps, solver, grid, seed, bs, temperature=1., guidance=1.): # y: (n,) classes, or None
+    "`Samples` of a `Run`"
+    from functools import partial
+    from ncml.instruments.guidance import Guided
+    from ncml.sampling import get_sampler, sample_ncml
+    if guidance!=1 and y is None: raise ValueError(f"y: need a class for guidance={guidance:g}, got none")
+    model = run.model if guidance==1 else Guided(run.model, guidance)
+    shape,sampler = (n,*run.config['data']['shape']),partial(get_sampler(run.model), temperature=temperature)
+    return sample_ncml(model, run.sde, shape, t, y, steps, solver, grid, sampler, seed, bs, progress(), details=True)
 
 # %% ../../nbs/commands/00_shell.ipynb #ed4581b5
 def trained_on(d:dict, source)->bool: # 'data' of a run's configuration
