@@ -331,14 +331,13 @@ def check_runs(runs:dict, own:dict, same:bool, fixed:bool, classes): # on these 
         if o.model.n_classes and known!=list(map(str, classes or [])) and (classes or k in own):
             raise ValueError(f"data: need the classes {known} of {k}, got {classes}")
 
-# %% ../../nbs/commands/00_shell.ipynb #48e765e5
+# %% ../../nbs/commands/00_shell.ipynb #0dfb6924
 def origin(runs:dict, data, **options)->dict:
     "Source, size, channels, seed and root of the images: of the run on these, or the first; then of `options`"
-    if not (data or runs): raise ValueError("data: need images to test with, got no run and no --data")
-    every = [o.config['data'] for o in runs.values()] or [{}]
-    d = next((o for o in every if data and runs and trained_on(o, data)), every[0])
+    every = [o.config['data'] for o in runs.values()]
+    d = next((o for o in every if data and trained_on(o, data)), every[0] if every else {})
     options = {k:v for k,v in dict(options, source=data).items() if v is not None}
-    return dict(size=None, channels=None, seed=0, root='data') | d | options
+    return dict(source=None, size=None, channels=None, seed=0, root='data') | d | options
 
 # %% ../../nbs/commands/00_shell.ipynb #54ac1e31
 def load_images(runs:dict, d:dict, given:bool, bits, download:bool, device): # `d` of `origin`; given by --data?
@@ -407,7 +406,7 @@ def result_record(f, args:dict, found:dict, images:TestSet)->dict: # JSON-able
     made = made_with(get_device(args.get('device')))
     return dict(command=command_line(f, args), runs=runs, images=images.facts, **made)
 
-# %% ../../nbs/commands/00_shell.ipynb #84640fef
+# %% ../../nbs/commands/00_shell.ipynb #b6b31388
 @contextmanager
 def new_result(
     out, # path, or None for the default
@@ -419,7 +418,6 @@ def new_result(
     from ncml.learner import new_files
     run = next((Path(o) for o in targets.values() if (Path(o)/'config.json').is_file()), Path())
     out,kinds = Path(out or run/names[0]),(Path(names[0]).suffix, *kinds)
-    if out.suffix not in kinds or not out.parent.is_dir():
-        raise ValueError(f"out: need a {' or '.join(kinds)} file in a folder that exists, got {str(out)!r}")
+    choice('out', out.suffix, kinds)
     paths = [out, *(out.with_suffix(o) for o in names[1:])]
     with new_files(*paths) as files: yield files,paths
