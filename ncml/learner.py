@@ -18,9 +18,8 @@ import shutil
 import warnings
 from collections import ChainMap
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
-from functools import partial
 from importlib.metadata import version
-from importlib.resources import files
+from importlib.resources import files as package_files
 from pathlib import Path
 from typing import NamedTuple
 import matplotlib.pyplot as plt
@@ -629,7 +628,7 @@ def load_run(
 # %% ../nbs/06_learner.ipynb #e1f0a003
 def load_pretrained(name:str, device='cpu')->Run:
     "A model that comes with the package, such as 'digits-vp'; its `config` has the command and the figures"
-    root = files('ncml')/'pretrained'
+    root = package_files('ncml')/'pretrained'
     names = sorted(o.name for o in root.iterdir() if o.is_dir())
     _need(name in names, f"name: need one of {names}, got {name!r}")
     return load_run(root/name, device)

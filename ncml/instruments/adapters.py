@@ -63,6 +63,8 @@ class Dequantized(_Adapter):
         self.model,self.n_bits,self.n_samples,self.seed = as_density(_with_log_prob(model)),n_bits,n_samples,seed
         self.delta = level_width(n_bits)
         self._inherit(self.model, 'n_classes', 't_max')
+        own = getattr(self.model, 'n_bits', n_bits)
+        if own!=n_bits: raise ValueError(f"n_bits: need {own} as the model has, got {n_bits}")
 
     @property
     def kind(self)->str: return 'estimate' if getattr(self.model, 'kind', 0)=='estimate' else 'bound'
