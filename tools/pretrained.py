@@ -10,10 +10,10 @@ with the averaged weights, and of validation images with the averaged and with t
 import json
 import shlex
 import shutil
+import subprocess
 from pathlib import Path
 import pandas as pd
 from fastcore.script import call_parse
-from ncml.commands.train import ncml_train
 from ncml.learner import image_digest, load_run
 from ncml.sanity import sanity_test
 
@@ -27,7 +27,7 @@ def trained(name):
     path = Path('runs')/name
     words = shlex.split(commands[name]) + ['--run', str(path), '--n_samples', '8']
     if path.with_name(name+'.partial').exists() or (path/'checkpoints').exists(): words = ['--resume', str(path)]
-    if not path.exists() or '--resume' in words: ncml_train(words)
+    if not path.exists() or '--resume' in words: subprocess.run(['ncml_train', *words], check=True)
     return path
 
 def figures(run, history):
