@@ -21,23 +21,27 @@ from ncml.loss import NoiseDist, bits_per_dim, bpd
 from ncml.ncpn import NCPN, data_init, preset
 from ncml.sanity import plus_minus_one
 from ncml.sde import VPSDE, to_unit
+from ncml.training.muon import Muon
 
 today = dict(opt='adamw', lr=1e-3, betas=(.9,.999), schedule='one-cycle', bs=64, init=True, weight_norm=True, arch=dict(n_heads=4, att_scales=None),
     noise='none', times='stratified')
 centre = today | dict(lr=4e-3, bs=32, arch=dict(n_heads=0))
 def near(**changes): return centre | changes
+best = centre | dict(opt='muon', lr=.02)
+def near_best(**changes): return best | changes
+def heads(**kw): return dict(n_heads=4, **kw)
 groups = {
     'today':{'today':today, 'pixelcnn++':near(opt='adam', betas=(.95,.9995), lr=1e-3, schedule='decay'), 'centre':centre},
-    'muon':{f'muon-{v:g}':near(opt='muon', lr=v) for v in (5e-3, 1e-2, 2e-2, 4e-2)},
     'lr':{f'lr-{v:g}':near(lr=v) for v in (1e-3, 2e-3, 8e-3, 16e-3)},
-    'attention':{'attention-all':near(arch=dict(n_heads=4)), 'attention-1-2':near(arch=dict(n_heads=4, att_scales=(1,2))), 'attention-2':near(arch=dict(n_heads=4, att_scales=(2,)))},
-    'schedule':{f'wsd-{v:g}':near(lr=v, schedule='wsd') for v in (2e-3, 4e-3, 8e-3)},
     'betas':{f'betas-{a}-{b}':near(betas=(a,b)) for a,b in ((.9,.99), (.9,.95), (.95,.9995))},
-    'bs':{f'bs-{n}':near(bs=n) for n in (8, 16, 64)},
-    'weights':{'no-init':near(init=False), 'no-weight-norm':near(weight_norm=False), 'no-weight-norm-muon':near(weight_norm=False, opt='muon', lr=2e-2)},
-    'size':{'filters-64':near(arch=dict(n_heads=0, n_filters=64)), 'blocks-2':near(arch=dict(n_heads=0, n_blocks=2)), 'mix-10':near(arch=dict(n_heads=0, n_mix=10)),
-        'scales-2':near(arch=dict(n_heads=0, n_scales=2))},
-    'noise':{**{f'noise-{k}':near(noise=k) for k in ('t','std','log_std')}, **{f'noise-t-{k}':near(noise='t', times=k) for k in ('independent','antithetic','importance')}},
+    'muon':{f'muon-{v:g}':near_best(lr=v) for v in (5e-3, 1e-2, 2e-2, 4e-2)},
+    'attention':{'attention-all':near_best(arch=heads()), 'attention-1-2':near_best(arch=heads(att_scales=(1,2))), 'attention-2':near_best(arch=heads(att_scales=(2,)))},
+    'schedule':{'muon-momentum':near_best(moms=True), **{f'muon-wsd-{v:g}':near_best(lr=v, schedule='wsd') for v in (1e-2, 2e-2)}},
+    'bs':{f'muon-bs-{n}':near_best(bs=n) for n in (16, 64)},
+    'weights':{'muon-no-init':near_best(init=False), 'muon-no-weight-norm':near_best(weight_norm=False), 'no-weight-norm':near(weight_norm=False)},
+    'size':{'filters-48':near_best(arch=dict(n_heads=0, n_filters=48)), 'blocks-2':near_best(arch=dict(n_heads=0, n_blocks=2)), 'mix-10':near_best(arch=dict(n_heads=0, n_mix=10)),
+        'scales-2':near_best(arch=dict(n_heads=0, n_scales=2))},
+    'noise':{**{f'noise-{k}':near_best(noise=k) for k in ('t','std','log_std')}, **{f'noise-t-{k}':near_best(noise='t', times=k) for k in ('independent','antithetic','importance')}},
 }
 recipes = {k:v for g in groups.values() for k,v in g.items()}
 widths = (.02, .05, .1, .2) # relative standard deviations of the averages
@@ -50,27 +54,6 @@ def gamma(rel_std):
         low,high = (g,high) if math.sqrt((g+1)/((g+2)**2*(g+3)))>rel_std else (low,g)
     return g
 
-class Muon(torch.optim.Optimizer):
-    "Momentum whose update is orthogonalised, on flattened filters"
-    def __init__(self, params, lr=.02, momentum=.95): super().__init__(params, dict(lr=lr, momentum=momentum))
-    @torch.no_grad()
-    def step(self):
-        for g in self.param_groups:
-            for p in (p for p in g['params'] if p.grad is not None):
-                m = self.state[p].setdefault('momentum', torch.zeros_like(p))
-                m.lerp_(p.grad, 1-g['momentum'])
-                p.add_(orthogonal(p.grad.lerp(m, g['momentum']).flatten(1)).view_as(p), alpha=-g['lr']*max(1, p.shape[0]/p[0].numel())**.5)
-
-def orthogonal(x, steps=5):
-    "The nearest matrix with singular values near 1, by Newton and Schulz's iteration (Jordan et al. 2024)"
-    a,b,c = 3.4445,-4.7750,2.0315
-    tall = x.shape[0]>x.shape[1]
-    x = (x.T if tall else x)/(x.norm()+1e-7)
-    for _ in range(steps):
-        s = x@x.T
-        x = a*x + (b*s + c*s@s)@x
-    return x.T if tall else x
-
 def share_of_lr(schedule, s):
     "Learning rate, as a share of its peak, at the share `s` of the run"
     def cos(a, b, v): return a + (1-math.cos(math.pi*v))/2*(b-a)
@@ -82,10 +65,7 @@ def optimizers(model, o):
     if o['opt']!='muon':
         own = dict(weight_decay=0.) if o['opt']=='adamw' else {}
         return [dict(adamw=torch.optim.AdamW, adam=torch.optim.Adam)[o['opt']](model.parameters(), lr=o['lr'], betas=o['betas'], foreach=True, **own)]
-    kinds = nn.Conv2d,nn.ConvTranspose2d,nn.Linear
-    filters = [m.weight for m in model.modules() if isinstance(m, kinds) and m is not model.out]
-    rest = [p for p in model.parameters() if not any(p is q for q in filters)]
-    return [Muon(filters, o['lr']),torch.optim.AdamW(rest, lr=4e-3, betas=o['betas'], weight_decay=0., foreach=True)]
+    return [Muon(model.parameters(), o['lr'])]
 
 def without_weight_norm(model):
     "The length of every filter is that of its direction, so that the direction is the filter"
@@ -125,7 +105,9 @@ def train(o, seed, u, test, n_bits, seconds):
     while (s := used/seconds)<1:
         start = time.process_time()
         for opt,lrs in zip(opts, peaks, strict=True):
-            for g,lr in zip(opt.param_groups, lrs, strict=True): g['lr'] = lr*share_of_lr(o['schedule'], s)
+            for g,lr in zip(opt.param_groups, lrs, strict=True):
+                g['lr'] = lr*share_of_lr(o['schedule'], s)
+                if 'moms' in o: g['momentum'] = .95 - .1*share_of_lr('one-cycle', s) # as fastai's one-cycle does
         x = to_unit(u[torch.randint(len(u), (o['bs'],))], n_bits)
         t,w = times_and_weights(dist, len(x), o['times'])
         x = sde.perturb(x, t)
