@@ -20,7 +20,7 @@ from fastai.torch_core import set_seed
 from fastcore.script import call_parse
 from ncml.data.loaders import digits, image_dls
 from ncml.learner import made_with, ncml_learner, new_files
-from ncml.training.resume import Checkpoints, checkpoints, read_checkpoint, write_checkpoint
+from ncml.training.resume import Checkpoints, checkpoints, read_checkpoint, to_checkpoint, write_checkpoint
 
 
 def train(folder, workers, steps, seed):
@@ -33,7 +33,7 @@ def train(folder, workers, steps, seed):
     with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(4, 1e-2, cbs=[CSVLogger(), cb])
     end = dict(model=learn.model.state_dict(), opt=learn.opt.state_dict(), losses=list(learn.recorder.losses),
                values=[list(o) for o in learn.recorder.values], rows=(folder/'history.csv').read_text().count('\n'))
-    write_checkpoint(folder/'end', 0, end)
+    write_checkpoint(folder/'end', 0, to_checkpoint(end))
 
 def forked(*args):
     "The process id of a child that trains"
