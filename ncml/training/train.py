@@ -6,7 +6,7 @@
 __all__ = ['TrainFor', 'WholeRows', 'epoch_line', 'Watch', 'fit_into', 'end_run', 'train_run', 'data_record', 'limit_images',
            'noise_words', 'first_lines', 'sample_rows', 'name_rows', 'save_images', 'save_table', 'run_report']
 
-# %% ../../nbs/training/01_train.ipynb #023ff295
+# %% ../../nbs/training/01_train.ipynb #0d4bfcd3
 import shlex
 import shutil
 import signal
@@ -34,9 +34,9 @@ from ..loss import as_density
 from ..sampling import sample_ncml
 from ..sanity import lsb_flip, plot_sanity, plus_minus_one, sanity_test
 from ..sde import to_levels
-from .resume import Checkpoints, checkpoints, on_signals, signal_error
+from .resume import Checkpoints, checkpoints, largest, on_signals, signal_error
 
-# %% ../../nbs/training/01_train.ipynb #45cab71d
+# %% ../../nbs/training/01_train.ipynb #fb992833
 class TrainFor(Callback):
     "End `fit` after `minutes`, with a one-cycle learning rate that follows the clock"
     order = 70 # after the schedulers and the recorder
@@ -46,7 +46,8 @@ class TrainFor(Callback):
     def before_fit(self):
         lr = self.opt.hypers[-1]['lr'] # the peak, an argument of `fit`
         self.start,self.sched = None,combined_cos(0.1, lr/25, lr, lr/1e4)
-    def share(self): return 0. if self.start is None else min(1., (time.monotonic()-self.start)/(60*self.minutes))
+    def share(self): # of the latest process
+        return 0. if self.start is None else min(1., *largest((time.monotonic()-self.start)/(60*self.minutes)))
     def before_batch(self):
         if self.training: self.opt.set_hyper('lr', self.sched(self.share()))
     def after_batch(self):
@@ -73,14 +74,14 @@ def epoch_line(row:dict, seconds:float, n_epoch:int|None=None, minutes:float|Non
     n,of = f'/{n_epoch}' if n_epoch else '',f' of {format_time(60*minutes)}' if minutes else ''
     return '  '.join([f"epoch {row['epoch']+1}{n}", *values, format_time(seconds) + of])
 
-# %% ../../nbs/training/01_train.ipynb #896035aa
+# %% ../../nbs/training/01_train.ipynb #3fa5eadf
 class Watch(Callback):
     "Stop `fit`, or skip the step, where the loss is not finite"
     order,bad,row = 45,None,0
     def __init__(self, nonfinite:str='stop'): self.nonfinite = nonfinite # or 'skip'
     def after_loss(self):
         if not self.training: return
-        if self.loss_grad.isfinite():
+        if not any(largest(not self.loss_grad.isfinite())): # in all processes
             self.row = 0
             return
         t = ', '.join(f'{o:.3g}' for o in self.xb[1][~self.pred.isfinite()][:4].tolist()) or 'no image'
