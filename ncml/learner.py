@@ -18,7 +18,6 @@ import shutil
 import warnings
 from collections import ChainMap
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
-from functools import partial
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path

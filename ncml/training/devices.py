@@ -45,18 +45,16 @@ class EachLoss(AvgLoss):
         with torch.no_grad(): loss = learn.to_detach(BPDLoss('none')(learn.pred, *learn.yb), cpu=False)
         self.total,self.count = self.total + loss.sum(),self.count + len(loss)
 
-# %% ../../nbs/training/04_devices.ipynb #107ad326
+# %% ../../nbs/training/04_devices.ipynb #ad5c009e
 class RankTrainer(DistributedTrainer):
-    "fastai's trainer, on CPUs too; the history of other ranks than 0 is thrown away"
-    def __init__(self, **kwargs):
-        super().__init__(**kwargs)
-        self.scratch = tempfile.TemporaryDirectory()
-
+    "fastai's trainer, on CPUs too; only rank 0 keeps its history"
     def _wrap_dl(self, dl): return dl if isinstance(dl, DistributedDL) else RankDL(dl, device=self.accelerator.device)
     def before_fit(self):
         super().before_fit()
         for cb in self.learn.cbs:
-            if rank_distrib() and isinstance(cb, CSVLogger): cb.fname = Path(self.scratch.name)/cb.fname.name
+            if rank_distrib() and isinstance(cb, CSVLogger):
+                self.scratch = tempfile.TemporaryDirectory()
+                cb.fname = Path(self.scratch.name)/cb.fname.name
 
 # %% ../../nbs/training/04_devices.ipynb #c11baec3
 @contextmanager

@@ -309,7 +309,7 @@ def save(self:Checkpoints):
     if raw: write_checkpoint(self.folder, step, raw, self.keep)
     self.pending = None
 
-# %% ../../nbs/training/00_resume.ipynb #d7464dea
+# %% ../../nbs/training/00_resume.ipynb #9c765187
 def _differ(own:dict, other:dict):
     "The first three entries that differ, in each of the two"
     names = [k for k in other | own if own.get(k)!=other.get(k)][:3]
@@ -319,7 +319,8 @@ def _differ(own:dict, other:dict):
 def load(self:Checkpoints, o:dict):
     "Put network, optimizer and history into the state `o`"
     def parts(n_epoch, n_iter, model, random):
-        return dict(n_epoch=n_epoch, n_iter=n_iter, processes=len(random)) | {k:list(v.shape) for k,v in model.items() if hasattr(v, 'shape')}
+        own = dict(n_epoch=n_epoch, n_iter=n_iter, processes=len(random))
+        return own | {k:list(v.shape) for k,v in model.items() if hasattr(v, 'shape')}
     if o['history'] is not None: self.history(o['history']) # a `CSVLogger` has emptied the file
     model = get_model(self.learn.model) # without DistributedDataParallel
     got,need = _differ(parts(self.n_epoch, len(self.dls.train), model.state_dict(), gather(None)),

@@ -172,19 +172,19 @@ def fit_into(
         _save(folder, learn, info, lr, cb.seconds(), why)
     return ended or cb.number and signal_error(cb.number) # one that came while the files were written
 
-# %% ../../nbs/training/01_train.ipynb #e69321eb
+# %% ../../nbs/training/01_train.ipynb #ff0b836a
 def end_run(path:str|Path, ended:BaseException|None=None, device='cpu')->Run: # as `load_run` reads it
     "The run that `fit_into` wrote, without the checkpoints of a finished training; `ended` is raised"
     run = load_run(path, device)
     if 'interrupted' in run.config['training']:
         done = '{steps} steps, {epochs} whole epochs'.format(**run.config['training'])
-        more = f"; to go on: ncml_train --resume {shlex.quote(str(path))}" if checkpoints(run.path/'checkpoints') else ''
+        more = f"; to go on: ncml_train --resume {shlex.quote(str(path))}"*bool(checkpoints(run.path/'checkpoints'))
         print(f"ended early, after {done}: {path} holds the weights so far{more}", flush=True)
     else: shutil.rmtree(run.path/'checkpoints', ignore_errors=True)
     if ended: raise ended
     return run
 
-# %% ../../nbs/training/01_train.ipynb #e7c327c9
+# %% ../../nbs/training/01_train.ipynb #b4a3c20e
 def train_run(
     learn, # of `ncml_learner`
     path:str|Path, # run folder to make
@@ -193,7 +193,8 @@ def train_run(
     nonfinite:str='stop', # as in `fit_into`
 )->Run: # as `load_run` reads it
     "Fit `learn` and write its run folder: weights, configuration, history"
-    with new_folder(path, resume=resume) as folder: ended = fit_into(folder, learn, epochs, lr, minutes, info, nonfinite)
+    with new_folder(path, resume=resume) as folder:
+        ended = fit_into(folder, learn, epochs, lr, minutes, info, nonfinite)
     return end_run(path, ended, _device(learn))
 
 # %% ../../nbs/training/01_train.ipynb #0cd1ef6a
