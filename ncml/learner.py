@@ -16,10 +16,10 @@ import os
 import platform
 import shutil
 import warnings
-from collections import ChainMap
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from importlib.metadata import version
-from importlib.resources import files
+from importlib.resources import files as package_files
+from numbers import Number
 from pathlib import Path
 from typing import NamedTuple
 import matplotlib.pyplot as plt
@@ -256,10 +256,19 @@ def _first_batch(dls)->tuple: # images, and labels or None
     return x,None if y is None else y.as_subclass(Tensor)
 
 # %% ../nbs/06_learner.ipynb #1dc3581d
+class _Numbers(dict):
+    "The numbers among the settings of an optimizer's group; to set one sets the group's"
+    def __init__(self, pg, o):
+        super().__init__({k:v for k,v in o.items() if isinstance(v, Number)})
+        self.pg = pg
+    def __setitem__(self, k, v):
+        super().__setitem__(k, v)
+        self.pg[k] = v
+
 class LiveOptim(OptimWrapper):
-    "An `OptimWrapper` whose learning rates can be set in `hypers`, as `ReduceLROnPlateau` does"
+    "An `OptimWrapper` whose `hypers` are numbers for TensorBoard, and can be set, as `ReduceLROnPlateau` does"
     @property
-    def hypers(self): return [ChainMap(pg, o) for pg,o in zip(self.opt.param_groups, super().hypers, strict=True)]
+    def hypers(self): return [_Numbers(pg, o) for pg,o in zip(self.opt.param_groups, super().hypers, strict=True)]
 
 def _muon(params, **kwargs): return LiveOptim(params, opt=appendix('training.muon.Muon'), **kwargs)
 
@@ -634,7 +643,7 @@ def load_run(
 # %% ../nbs/06_learner.ipynb #e1f0a003
 def load_pretrained(name:str, device='cpu')->Run:
     "A model that comes with the package, such as 'digits-vp'; its `config` has the command and the figures"
-    root = files('ncml')/'pretrained'
+    root = package_files('ncml')/'pretrained'
     names = sorted(o.name for o in root.iterdir() if o.is_dir())
     _need(name in names, f"name: need one of {names}, got {name!r}")
     return load_run(root/name, device)

@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['show_table', 'write_result', 'show_paths', 'perturbations', 'sanity_result', 'show_sanity', 'ncml_sanity', 'show_ood',
-           'plot_sets', 'other_sets', 'ncml_ood', 'read_samples', 'feature_net', 'draw_from', 'quality_result',
-           'ncml_fid', 'ncml_certify']
+           'plot_sets', 'other_sets', 'ncml_ood', 'read_samples', 'feature_net', 'quality_result', 'ncml_fid',
+           'ncml_certify']
 
-# %% ../../nbs/commands/03_evaluate.ipynb #aa96c7ae
+# %% ../../nbs/commands/03_evaluate.ipynb #ab4ba262
 from ncml.commands.shell import (Bits, Bs, Channels, Data, Device, Download, Exit, Grid, Kind, Levels, Root, Seed, Size,
-    Solver, Steps, T, Targets, at_least, check_solver, choice, command_errors, density, get_device, in_shell,
+    Solver, Steps, T, Targets, at_least, check_solver, choice, command_errors, density, draw, get_device, in_shell,
     load_models, new_result, numbers, parse_targets, progress, result_record, run_time, test_images,
     trained_by) # noqa: F401
 import json
@@ -185,13 +185,13 @@ def read_samples(path, like, n_bits:int): # folder or .npz; levels (m,c,h,w) of 
     if got!=want: raise ValueError(f"targets: need images of shape and bits {want} as the data, got {got} in {path}")
     return u
 
-# %% ../../nbs/commands/03_evaluate.ipynb #761f7381
+# %% ../../nbs/commands/03_evaluate.ipynb #da0dc351
 def feature_net(path:str|None, dls, steps:int, seed:int):
     "The network in a file, or one trained on these images"
     from ncml.data.loaders import renamed
     from ncml.instruments.quality import InceptionFeatures, load_features, train_features
-    d,suffix = dls.train_ds,path and choice('features', Path(path).suffix, ('.safetensors','.pth'))
-    if not path and d.y is None: raise ValueError("features: need a file for images without labels, got none")
+    d,suffix = dls.train_ds,path and Path(path).suffix
+    choice('features', suffix, ['.safetensors','.pth'] + [None]*(d.y is not None)) # without labels a file is needed
     if not path: return train_features(dls, steps, seed=seed)
     with renamed('features'): net = InceptionFeatures(path, d.n_bits) if suffix=='.pth' else load_features(path)
     want = ([*d.u.shape[1:]],d.n_bits)
@@ -199,18 +199,10 @@ def feature_net(path:str|None, dls, steps:int, seed:int):
     if got!=want: raise ValueError(f"features: need a network for shape and bits {want}, got {got}")
     return net.to(dls.device)
 
-# %% ../../nbs/commands/03_evaluate.ipynb #66c0e373
-def draw_from(run, n, t, y, steps, solver, grid, seed, bs): # `y`: labels whose classes are as frequent
-    "`n` images of a `Run`"
-    import torch
-    from ncml.sampling import sample_ncml
-    gen,shape = torch.Generator().manual_seed(seed),(n,*run.config['data']['shape'])
-    y = y[torch.randint(len(y), (n,), generator=gen)] if run.model.n_classes else None
-    return sample_ncml(run.model, run.sde, shape, t, y, steps, solver, grid, None, seed, bs, progress()).cpu()
-
-# %% ../../nbs/commands/03_evaluate.ipynb #ef8566b2
+# %% ../../nbs/commands/03_evaluate.ipynb #816145db
 def quality_result(runs, times, names, images, features, feature_steps, solving, seed, bs)->tuple:
     "Rows `{name: sample_quality}` for runs and sets of images, and the network of the features"
+    import torch
     from ncml.instruments.quality import sample_quality
     train,k = images.dls.train_ds,images.facts['n_bits']
     sets = {o:read_samples(path, train.u, k) for o,path in names.items() if o not in runs}
@@ -218,7 +210,10 @@ def quality_result(runs, times, names, images, features, feature_steps, solving,
     at_least(images=(n, 4))
     if not features: print(f"a network for the features: {feature_steps} steps of training", flush=True)
     net = feature_net(features, images.dls, feature_steps, seed)
-    sets |= {o:draw_from(r, n, times[o], train.y, *solving, seed, bs) for o,r in runs.items()}
+    gen = torch.Generator().manual_seed(seed)
+    y = None if train.y is None else train.y[torch.randint(len(train.y), (n,), generator=gen)] # as frequent
+    for o,r in runs.items():
+        sets[o] = draw(r, n, times[o], y if r.model.n_classes else None, *solving, seed, bs).levels.cpu()
     rows = {o:sample_quality(net, sets[o], train.u, images.u, n, min(20, n)*(n>4), seed, bs=bs) for o in names}
     return rows,net
 
@@ -255,7 +250,7 @@ def ncml_fid(
         f"Next: measure other images by the same network: --features {features or paths[2]}")
     return table
 
-# %% ../../nbs/commands/03_evaluate.ipynb #f9001ae1
+# %% ../../nbs/commands/03_evaluate.ipynb #a98f7720
 @call_parse
 @command_errors
 def ncml_certify(
@@ -276,9 +271,8 @@ def ncml_certify(
         from ncml.instruments.certify import certify, failures, verdict
         o, = load_models({target: target}, device, kind).values()
         own = o.config['data']['shape'] if isinstance(o, tuple) else None
-        if not (shape or own): raise ValueError("shape: need c,h,w of the images for a model without a run, got none")
-        shape = tuple(numbers('shape', shape, int)) if shape else (own[0], *(min(k, 8) for k in own[1:]))
-        table = certify(o, shape, bits, ts, only=only, seed=seed, progress=progress())
+        shape = numbers('shape', shape, int) if shape or not own else [own[0], *(min(k, 8) for k in own[1:])]
+        table = certify(o, tuple(shape), bits, ts, only=only, seed=seed, progress=progress())
         if file: file.write_text(table.to_json(orient='records', indent=1)+'\n')
     result = verdict(table)
     print(table.to_string(index=False, na_rep='', float_format='{:.3g}'.format), *failures(table), sep='\n')

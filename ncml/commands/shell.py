@@ -7,7 +7,7 @@ __all__ = ['aliases', 'Targets', 'RunFolder', 'T', 'Levels', 'Steps', 'Solver', 
            'Channels', 'Root', 'Download', 'Device', 'Seed', 'Bs', 'in_shell', 'respell', 'own_name', 'own_names',
            'Exit', 'in_words', 'command_errors', 'Bars', 'progress', 'option', 'choice', 'numbers', 'at_least',
            'get_device', 'check_solver', 'parse_targets', 'open_run', 'density', 'load_model', 'in_a_line',
-           'load_models', 'run_time', 'trained_on', 'TestSet', 'own_runs', 'check_split', 'check_classes', 'origin',
+           'load_models', 'run_time', 'draw', 'trained_on', 'TestSet', 'own_runs', 'check_runs', 'origin',
            'load_images', 'test_images', 'bare', 'command_line', 'trained_by', 'result_record', 'new_result']
 
 # %% ../../nbs/commands/00_shell.ipynb #337bb330
@@ -86,16 +86,15 @@ def own_names(f, shell:bool=False):
             e.args = ', '.join(dict.fromkeys(own_name(f, o, shell) for o in head.split(', '))) + f': {rest}',
         raise
 
-# %% ../../nbs/commands/00_shell.ipynb #40ab63e4
+# %% ../../nbs/commands/00_shell.ipynb #41c57ed6
 class Exit(SystemExit): "The end of a command with a status of its own"
 
 def in_words(e:BaseException)->str:
     "An error as one line"
     text,kind = ' '.join(str(e).split()),type(e).__name__
-    full = kind.endswith('MemoryError') or 'allocate memory' in text
-    if full and 'bs: ' not in text: return '--bs: need fewer images at a time, the memory is full'
-    if full: return text
-    if isinstance(e, (ValueError, OSError, FloatingPointError)): return text
+    if (kind.endswith('MemoryError') or 'allocate memory' in text) and 'bs: ' not in text:
+        return '--bs: need fewer images at a time, the memory is full'
+    if isinstance(e, (ValueError, OSError, FloatingPointError, MemoryError)): return text
     return f"something went wrong: {kind}: {text}; NCML_TRACEBACK=1 shows where"
 
 # %% ../../nbs/commands/00_shell.ipynb #e10e12cc
@@ -228,27 +227,22 @@ def open_run(path, device='cpu'): # `Run`
     if run and {'data','noise'}<=run.config.keys(): return run
     raise ValueError(f"run: need a folder that ncml_train wrote, got {str(path)!r}")
 
-# %% ../../nbs/commands/00_shell.ipynb #79627569
+# %% ../../nbs/commands/00_shell.ipynb #ebb0fade
 def density(o):
     "The model of a `Run`, which is a tuple; anything else as it is"
     return o.model if isinstance(o, tuple) else o
 
-def _is_flow(model)->bool: # such as zuko's
-    "Has the model `log_prob` only after a call?"
-    try: return not hasattr(model, 'log_prob') and hasattr(model(), 'log_prob')
-    except Exception: return False
-
-# %% ../../nbs/commands/00_shell.ipynb #9dbcaf9e
+# %% ../../nbs/commands/00_shell.ipynb #e0f97d5a
 def load_model(target:str, device='cpu'): # a `Run`, or a density
     "The model of a run folder or of `module:factory`"
     if Path(target).is_dir(): return open_run(target, device)
     from torch import nn
     from ncml.loss import as_density
-    (module,_,factory),need = target.partition(':'),f"target: need a run folder or module:factory, got {target!r}: "
+    module,_,factory = target.partition(':')
     if '' not in sys.path: sys.path.insert(0, '') # a console script does not look in the present folder
     try: model = getattr(import_module(module), factory)()
-    except (Exception, SystemExit) as e: raise ValueError(f"{need}{type(e).__name__}: {e}") from e
-    if _is_flow(model): raise ValueError(need + "log_prob only after a call; return Dequantized(flow, n_bits)")
+    except (Exception, SystemExit) as e:
+        raise ValueError(f"target: need a run folder or module:factory, got {target!r}: {type(e).__name__}: {e}") from e
     if not hasattr(model, 'score') or hasattr(model, 'log_prob'): model = as_density(model)
     return model.to(device) if isinstance(model, nn.Module) else model
 
@@ -273,17 +267,26 @@ def load_models(targets:dict, device='cpu', kind=None, load=load_model)->dict: #
         print(in_a_line(k, o), flush=True)
     return found
 
-# %% ../../nbs/commands/00_shell.ipynb #841302ee
+# %% ../../nbs/commands/00_shell.ipynb #8cba7c0d
 def run_time(run, t:float|None=None, levels:float|None=None)->float:
     "`t`, or the time of noise in `levels`, which the `Run` must have been trained for; default its largest"
-    noise = run.config['noise']
+    noise,given = run.config['noise'],[o for o in (t, levels) if o is not None]
     largest = noise['t_max'] if noise['p_clean']<1 else 0.
-    need = f"t, levels: need one time from 0 to {largest:g}, the largest of {run.path}"
-    if None not in (t, levels): raise ValueError(f"{need}, got {t:g} and {levels:g} levels")
+    if not given: return largest
     if levels is not None: t = run.sde.t_at_levels(levels, run.model.n_bits) if levels else 0.
-    if t is None: return largest
-    if 0<=t<=largest*(1+1e-6): return min(t, largest)
-    raise ValueError(f"{need}, got {t:g}")
+    if len(given)==1 and 0<=t<=largest*(1+1e-6): return min(t, largest)
+    raise ValueError(f"t, levels: need one time from 0 to {largest:g}, the largest of {run.path}, got {given}")
+
+# %% ../../nbs/commands/00_shell.ipynb #f248e83f
+def draw(run, n, t, y, steps, solver, grid, seed, bs, temperature=1., guidance=1.): # y: (n,) classes, or None
+    "`Samples` of a `Run`"
+    from functools import partial
+    from ncml.instruments.guidance import Guided
+    from ncml.sampling import get_sampler, sample_ncml
+    if guidance!=1 and y is None: raise ValueError(f"y: need a class for guidance={guidance:g}, got none")
+    model = run.model if guidance==1 else Guided(run.model, guidance)
+    shape,sampler = (n,*run.config['data']['shape']),partial(get_sampler(run.model), temperature=temperature)
+    return sample_ncml(model, run.sde, shape, t, y, steps, solver, grid, sampler, seed, bs, progress(), details=True)
 
 # %% ../../nbs/commands/00_shell.ipynb #ed4581b5
 def trained_on(d:dict, source)->bool: # 'data' of a run's configuration
@@ -316,43 +319,36 @@ def own_runs(runs:dict, source, where:dict, dls)->dict: # options of `get_dls`
         elif here: raise ValueError(f"data: need the images that {o.path or k} was trained on, got others in {source}")
     return own
 
-# %% ../../nbs/commands/00_shell.ipynb #e9f1a96f
-def check_split(runs:dict, own:dict, strange:bool, fixed:bool): # is the test part the same for all seeds?
-    "Raise where runs are `strange` to each other, or split their `own` images differently"
-    some = {k:(o.config['data']['source'], o.config['data']['seed']) for k,o in runs.items()}
-    if strange or not fixed and len({some[k][1] for k in own})>1:
-        raise ValueError(f"targets: need runs trained on the same images, split by the same seed, got {some}")
-
-def check_classes(runs:dict, own:dict, classes):
-    "Raise where a run with classes knows others"
+# %% ../../nbs/commands/00_shell.ipynb #bc00b8bd
+def check_runs(runs:dict, own:dict, same:bool, fixed:bool, classes): # on these images? one test part for all seeds?
+    "Raise where runs are not of the `same` images, split their `own` differently, or know other classes"
+    data = {k:o.config['data'] for k,o in runs.items()}
+    if not same or not fixed and len({data[k]['seed'] for k in own})>1:
+        got = {k:(d['source'], d['seed']) for k,d in data.items()}
+        raise ValueError(f"targets: need runs trained on the same images, split by the same seed, got {got}")
     for k,o in runs.items():
-        d = o.config['data']['classes']
-        if o.model.n_classes and d!=list(map(str, classes or [])) and (classes or k in own):
-            raise ValueError(f"data: need the classes {d} of {k}, got {classes}")
+        known = data[k]['classes']
+        if o.model.n_classes and known!=list(map(str, classes or [])) and (classes or k in own):
+            raise ValueError(f"data: need the classes {known} of {k}, got {classes}")
 
-# %% ../../nbs/commands/00_shell.ipynb #48e765e5
+# %% ../../nbs/commands/00_shell.ipynb #0dfb6924
 def origin(runs:dict, data, **options)->dict:
     "Source, size, channels, seed and root of the images: of the run on these, or the first; then of `options`"
-    if not (data or runs): raise ValueError("data: need images to test with, got no run and no --data")
-    every = [o.config['data'] for o in runs.values()] or [{}]
-    d = next((o for o in every if data and runs and trained_on(o, data)), every[0])
+    every = [o.config['data'] for o in runs.values()]
+    d = next((o for o in every if data and trained_on(o, data)), every[0] if every else {})
     options = {k:v for k,v in dict(options, source=data).items() if v is not None}
-    return dict(size=None, channels=None, seed=0, root='data') | d | options
+    return dict(source=None, size=None, channels=None, seed=0, root='data') | d | options
 
-# %% ../../nbs/commands/00_shell.ipynb #3a958aca
+# %% ../../nbs/commands/00_shell.ipynb #54ac1e31
 def load_images(runs:dict, d:dict, given:bool, bits, download:bool, device): # `d` of `origin`; given by --data?
     "The loaders of the images, and whether they are for 'test', for 'valid', or all 'given'"
     from ncml.data.loaders import get_dls
     where = {k:d[k] for k in ('size','channels','seed')}
-    try: dls = get_dls(d['source'], bits, root=d['root'], download=download, device=device, **where)
-    except (ValueError, OSError) as e:
-        if given: raise
-        who = next(o.path or k for k,o in runs.items())
-        raise ValueError(f"data: need the images of {who}, {d['source']!r}, or others by --data, got none: {e}") from e
+    dls = get_dls(d['source'], bits, root=d['root'], download=download, device=device, **where)
     own = own_runs(runs, d['source'], where, dls)
     part = 'test' if len(dls.loaders)>2 else 'valid' if own else 'given'
-    check_split(runs, own, not given and len(own)<len(runs), part=='test' and d['source']!='digits')
-    check_classes(runs, own, dls.train_ds.classes)
+    fixed = part=='test' and d['source']!='digits'
+    check_runs(runs, own, given or len(own)==len(runs), fixed, dls.train_ds.classes)
     return dls,part
 
 # %% ../../nbs/commands/00_shell.ipynb #8de936c9
@@ -410,7 +406,7 @@ def result_record(f, args:dict, found:dict, images:TestSet)->dict: # JSON-able
     made = made_with(get_device(args.get('device')))
     return dict(command=command_line(f, args), runs=runs, images=images.facts, **made)
 
-# %% ../../nbs/commands/00_shell.ipynb #84640fef
+# %% ../../nbs/commands/00_shell.ipynb #b6b31388
 @contextmanager
 def new_result(
     out, # path, or None for the default
@@ -422,7 +418,6 @@ def new_result(
     from ncml.learner import new_files
     run = next((Path(o) for o in targets.values() if (Path(o)/'config.json').is_file()), Path())
     out,kinds = Path(out or run/names[0]),(Path(names[0]).suffix, *kinds)
-    if out.suffix not in kinds or not out.parent.is_dir():
-        raise ValueError(f"out: need a {' or '.join(kinds)} file in a folder that exists, got {str(out)!r}")
+    choice('out', out.suffix, kinds)
     paths = [out, *(out.with_suffix(o) for o in names[1:])]
     with new_files(*paths) as files: yield files,paths

@@ -6,8 +6,7 @@
 __all__ = ['some', 'why', 'twice', 'renamed', 'list_folder', 'FolderPlan', 'folder_plan', 'Picture', 'read_header', 'read_images',
            'folder_sets', 'load_images', 'to_nchw', 'read_npz', 'npz_sets']
 
-# %% ../../nbs/data/02_files.ipynb #277f3218
-import math
+# %% ../../nbs/data/02_files.ipynb #82cb3fd1
 import os
 import re
 import warnings
@@ -15,11 +14,9 @@ from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
-from zipfile import ZipFile
 import numpy as np
 import torch
 from fastcore.parallel import parallel
-from numpy.lib import format as npy
 from torch import Tensor
 from PIL import ExifTags,Image,ImageOps,UnidentifiedImageError
 from .levels import image_levels,pair,reduce_bits
@@ -76,7 +73,7 @@ def _find_parts(names:dict)->tuple: # `{path: names below the folder}`
         'without train': () if sets['train'] else spelt}
     return {s:o for s,o in sets.items() if o},faults
 
-# %% ../../nbs/data/02_files.ipynb #4f0ffd14
+# %% ../../nbs/data/02_files.ipynb #c22b73b1
 def _find_classes(sets:dict)->tuple: # of `_find_parts`
     "Names of the classes, or None where there are no two, and faults"
     train = {o[0] for o in sets['train'].values() if len(o)==2}
@@ -139,7 +136,7 @@ class Picture(NamedTuple):
     fault:str=''
     def depth(self): return f'{self.bits}-bit {self.kind}'
 
-# %% ../../nbs/data/02_files.ipynb #b040a228
+# %% ../../nbs/data/02_files.ipynb #f917cb00
 def _judge(im, p):
     "`Picture` `p` with what the opened image `im` says"
     says = f'{im.mode} {im.format} {im.tile[0][3] if im.tile else ""}'
@@ -148,8 +145,7 @@ def _judge(im, p):
     turned = 'exif' in im.info and im.getexif().get(ExifTags.Base.Orientation, 1)>4
     h,w = im.size if turned else im.size[::-1]
     faults = {f'mode {im.mode}': re.search('^F|^LAB|;12|;16S|;32', says),
-        'several pictures': im.format!='MPO' and getattr(im, 'is_animated', False),
-        f'{w}x{h} claimed by few bytes': w*h>max(2**24, 1000*p.path.stat().st_size)}
+        'several pictures': im.format!='MPO' and getattr(im, 'is_animated', False)}
     fault = next((k for k,v in faults.items() if v), '')
     return p._replace(h=h, w=w, bits=bits, kind=kind, fault=fault)
 
@@ -226,13 +222,12 @@ def folder_sets(source:str|Path, n_bits:int|None=None, size=None, channels:int|N
     us = u.split([len(o) for o in plan.files.values()])
     return {s:(u,plan.labels(s)) for s,u in zip(plan.files, us, strict=True)},bits,plan.classes
 
-# %% ../../nbs/data/02_files.ipynb #d87eecd2
+# %% ../../nbs/data/02_files.ipynb #33d3725f
 def load_images(source:str|Path, size:int|tuple|None=None, channels:int|None=None, n_bits:int|None=None)->tuple:
-    "Levels of all images in a folder without parts, and their labels and classes, or None and None"
+    "Levels of all images in a folder, and their labels and classes, or None and None"
     sets,bits,classes = folder_sets(source, n_bits, size, channels)
-    if len(sets)>1: raise ValueError(f"source: need a folder without parts, got {[*sets]} in {str(source)!r}")
-    u,y = sets['train']
-    return reduce_bits(u, n_bits or bits, bits),y,classes
+    u,y = zip(*sets.values(), strict=True)
+    return reduce_bits(torch.cat(u), n_bits or bits, bits),classes and torch.cat(y),classes
 
 # %% ../../nbs/data/02_files.ipynb #89b79a70
 def to_nchw(a:np.ndarray, name:str='x')->Tensor:
@@ -245,23 +240,14 @@ def to_nchw(a:np.ndarray, name:str='x')->Tensor:
     with renamed(name): u = as_levels(np.ascontiguousarray(a), 16)
     return u if u.dtype==torch.uint8 else u.int()
 
-# %% ../../nbs/data/02_files.ipynb #f683e10e
-def _claimed(f): # a file that begins with the header of an array
-    "Bytes of memory that the array needs"
-    read = npy.read_array_header_1_0 if npy.read_magic(f)==(1,0) else npy.read_array_header_2_0
-    shape,_,dtype = read(f)
-    return math.prod(map(abs, shape))*dtype.itemsize
-
-# %% ../../nbs/data/02_files.ipynb #e3357f5b
+# %% ../../nbs/data/02_files.ipynb #6a25c0bf
 def read_npz(path:str|Path, key)->dict:
     "The arrays `{key(name): array}` of an .npz file, except where the key is None"
     try:
-        with ZipFile(path) as z:
-            keys = {o:k for o in z.infolist() if (k := key(o.filename.removesuffix('.npy')))}
-            if again := twice(keys, keys.get): raise ValueError(f'twice {some(o.filename for o in again)}')
-            claimed,size = sum(_claimed(z.open(o)) for o in keys),os.path.getsize(path)
-            if claimed>max(2**28, 100*size): raise ValueError(f'{claimed:,} bytes claimed by a file of {size:,}')
-            return {k:npy.read_array(z.open(o), allow_pickle=False) for o,k in keys.items()}
+        with np.load(path) as z:
+            names = [*filter(key, z.files)]
+            if again := twice(names, key): raise ValueError(f'twice {some(again)}')
+            return {key(o):np.asarray(z[o]) for o in names}
     except Exception as e: raise ValueError(f"source: need an .npz file of arrays, got {str(path)!r}: {why(e)}") from e
 
 # %% ../../nbs/data/02_files.ipynb #07e37c3d

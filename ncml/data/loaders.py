@@ -42,10 +42,9 @@ def digits(split:str|None=None, seed:int=0)->tuple|dict: # `(u,y)`; without `spl
     sets = _split(u, y, dict(train=1400, valid=100, test=297), seed)
     return sets if split is None else sets[split]
 
-# %% ../../nbs/data/03_loaders.ipynb #f57b9763
+# %% ../../nbs/data/03_loaders.ipynb #03d83708
 def photo_patches(size:int=32, n:int=1000, split:str='train', seed:int=0)->Tensor: # uint8 `(n,3,size,size)`
-    "Random patches, up to 160 pixels, of scikit-learn's two photographs, 'train' or 'valid'"
-    if size>160: raise ValueError(f"size: need at most 160, the width of the part valid, got {size}")
+    "Random patches of scikit-learn's two photographs, 'train' (up to 427 pixels) or 'valid' (160)"
     a = np.stack([load_sample_image(o) for o in ('china.jpg','flower.jpg')]) # (2,427,640,3)
     a = a[:, :, dict(train=slice(480), valid=slice(480,None))[split]]
     a,rng = np.lib.stride_tricks.sliding_window_view(a, (size,size), axis=(1,2)),np.random.RandomState(seed)
@@ -107,7 +106,7 @@ class LevelDataset:
     def __getitem__(self, i): return (self.u[i],) if self.y is None else (self.u[i],self.y[i])
     def new_empty(self): return LevelDataset(*(o.clone() for o in self[:0]), n_bits=self.n_bits, classes=self.classes)
 
-# %% ../../nbs/data/03_loaders.ipynb #b03fdabd
+# %% ../../nbs/data/03_loaders.ipynb #26464e31
 class LevelDL(TfmdDL):
     "A fastai loader that indexes a `LevelDataset` by whole batches"
     def create_batches(self, samps):
@@ -118,8 +117,6 @@ class LevelDL(TfmdDL):
         if isinstance(dataset, (list,tuple,Tensor,np.ndarray)):
             u,own = torch.stack([torch.as_tensor(o) for o in dataset]),self.dataset
             dataset = LevelDataset(u, n_bits=own.n_bits, classes=own.classes)
-            if u.shape[1:]!=own.u.shape[1:]:
-                raise ValueError(f"dataset: need images {tuple(own.u.shape[1:])}, got {tuple(u.shape[1:])}")
         return super().new(dataset, cls, **kwargs)
 
 # %% ../../nbs/data/03_loaders.ipynb #c7d9e437
@@ -195,16 +192,14 @@ def get_sets(source:str|Path, n_bits=None, size=None, channels=None, root='data'
     sets,classes = as_classes(sets, name='source: y_{}')
     return sets,bits,classes
 
-# %% ../../nbs/data/03_loaders.ipynb #6df35fb7
+# %% ../../nbs/data/03_loaders.ipynb #680b02fc
 def split_valid(u:Tensor, y:Tensor|None, valid_pct:float, seed:int)->dict:
     "`{'train': (u,y), 'valid': (u,y)}`, with a random share of the images for validation"
-    n = len(u)
-    if not 0<valid_pct<1: raise ValueError(f"valid_pct: need a share between 0 and 1, got {valid_pct}")
-    k,least = round(n*valid_pct),max(2, 1+int(.5/min(valid_pct, 1-valid_pct)))
+    n,k = len(u),round(len(u)*valid_pct)
     if 0<k<n: return _split(u, y, dict(train=n-k, valid=k), seed)
-    raise ValueError(f"source: need a part valid, or {least} images, of which {valid_pct:.0%} are one, got {n}")
+    raise ValueError(f"valid_pct, source: need images for train and valid, got {n}, of which {valid_pct:.0%} are {k}")
 
-# %% ../../nbs/data/03_loaders.ipynb #3db0aed3
+# %% ../../nbs/data/03_loaders.ipynb #dec87653
 def get_dls(
     source:str|Path='digits', # 'digits', 'photos', a name in `public_sets`, a folder, or an .npz file
     n_bits:int|None=None, # bits to keep; above 8, a folder is read with 16
@@ -214,7 +209,6 @@ def get_dls(
     **kwargs # of `image_dls`
 )->DataLoaders:
     "Loaders for the train, valid and perhaps test images of any source"
-    if n_bits is not None: check_bits(n_bits)
     sets,bits,classes = get_sets(source, n_bits, size, channels, root, download, seed)
     n_bits = n_bits or bits
     sets = {s:(reduce_bits(resize_images(u, size, channels, bits), n_bits, bits),y) for s,(u,y) in sets.items()}

@@ -413,21 +413,6 @@ def pixel(self:PixelCache, j:int, n_active:int)->Tensor|None: # (n,n_params)
         if s: self.back[s-1].pixel(j>>s, x)
     if j>=0: return torch.addmm(self.b_out, self.last.halves[j][0], self.w_out) # elu of the last state
 
-# %% ../../nbs/fast/03_cached.ipynb #3ed0dbe8
-@patch
-def params(self:PixelCache, x:Tensor, t:Tensor, y:Tensor|None=None)->Tensor:
-    "`NCPN.params`, pixel by pixel"
-    out = []
-    self.begin(t, y)
-    for r in range(self.h):
-        self.start_row(r)
-        self.row(self.n_active(r))
-        for j in range(self.w):
-            out.append(self.pixel(j, self.n_active(r)))
-            self.write(j, x[:,:,r,j])
-        self.end_row(r)
-    return torch.stack(out, -1).unflatten(-1, (self.h, self.w))
-
 # %% ../../nbs/fast/03_cached.ipynb #d8d7f263
 def cuda_graph(f):
     "A function that repeats `f()` on the GPU"

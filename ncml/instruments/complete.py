@@ -47,7 +47,7 @@ def _noise_up(held, x, t, t_next, generator):
     held.z = (a*s_next*held.z + b2**.5*noise)/s
     return a*x + b2**.5*noise
 
-# %% ../../nbs/instruments/07_complete.ipynb #e769d070
+# %% ../../nbs/instruments/07_complete.ipynb #7e0487bd
 def _descend(held, x, ts, y, solver, generator, n_resample, jump, after_step):
     "Refine `x` along `ts` to a clean image, in `n_resample` rounds over each `jump` steps"
     def put(x, t, last):
@@ -62,7 +62,7 @@ def _descend(held, x, ts, y, solver, generator, n_resample, jump, after_step):
             if r: x = _noise_up(held, x, b[0].item(), b[-1].item(), generator)
     return tweedie(held, held.sde, x, ts[-1].item(), y)
 
-# %% ../../nbs/instruments/07_complete.ipynb #73df8153
+# %% ../../nbs/instruments/07_complete.ipynb #008fb90b
 def complete(
     model, # `log_prob`, `dist` and `n_bits`
     u:Tensor, # (n,c,h,w) integer levels; any numbers where unknown
@@ -75,7 +75,6 @@ def complete(
     after_step=None, # as in `refine`, in the last round of each block
 )->Tensor: # (n,c,h,w) integer levels
     "The known pixels of `u`, completed by `model`"
-    if sde is None and t>0: raise ValueError(f"sde: need an SDE at t > 0, got None and t={t:g}")
     get_solver(solver) # a wrong name fails before the draw
     (n,_,h,w),like,gens = u.shape,next(model.parameters(), torch.zeros(())),image_generators(seed, len(u))
     ts = refine_grid(model, sde, t, n_steps, grid).tolist() if t else []

@@ -32,7 +32,7 @@ class GaussianMixture(nn.Module):
         k,d = len(means),means[0].numel()
         w = torch.full((k,), 1/k) if weights is None else torch.as_tensor(weights)
         if w.shape!=(k,) or w.min()<=0 or abs(w.sum().item()-1)>1e-4:
-            raise ValueError(f"weights: need {k} positive numbers with sum 1, got {w.tolist()}")
+            raise ValueError(f"weights: need {k} positive numbers with sum 1, got {tuple(w.shape)}, {w.sum():g}")
         var,axes = _principal(torch.as_tensor(cov, dtype=torch.float64), d)
         self.sde,self.shape,self.n_classes = sde,means.shape[1:],k
         for name,v in dict(means=means, weights=w, var=var, axes=axes).items(): self.register_buffer(name, v.double())

@@ -7,11 +7,10 @@ __all__ = ['frechet_distance', 'compare_sets', 'kernel_distance', 'knn_precision
            'get_features', 'accuracy', 'fingerprint', 'save_features', 'load_features', 'InceptionFeatures',
            'sample_quality', 'QualityTable', 'quality_table', 'plot_quality']
 
-# %% ../../nbs/instruments/05_quality.ipynb #b5bf895b
+# %% ../../nbs/instruments/05_quality.ipynb #185528af
 import hashlib
 import json
 import math
-import zipfile
 from pathlib import Path
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -186,38 +185,22 @@ def save_features(path:str|Path, net:FeatureNet)->Path: # a new .safetensors fil
     with new_files(path, name='path') as (file,): save_file(state, file, text)
     return Path(path)
 
-# %% ../../nbs/instruments/05_quality.ipynb #f0ff757a
-def _file(path):
-    if Path(path).is_file(): return Path(path)
-    raise ValueError(f"path: need a file, got {str(path)!r}") # a folder, or a pipe that would be waited for
-
-def _read_features(path):
-    "The network in a file, whose weights are no larger than the file, and its fingerprint there"
-    with safe_open(path, 'pt') as f: text = f.metadata()
-    config,recipe = (json.loads(text[k]) for k in ('config','recipe'))
-    json.dumps(recipe, allow_nan=False)
-    with torch.device('meta'): net = FeatureNet(**config) # takes no memory and draws nothing
-    net.load_state_dict(load_file(path), assign=True)
-    net.recipe = {k:v for k,v in recipe.items() if k!='standard'} # a claim that only Inception's file may make
-    return net,text.get('fingerprint')
-
-# %% ../../nbs/instruments/05_quality.ipynb #c24ee1ff
+# %% ../../nbs/instruments/05_quality.ipynb #83a2d9f3
 def load_features(path:str|Path)->FeatureNet: # on the CPU, in evaluation mode
     "The feature network in a file of `save_features`"
-    try: net,own = _read_features(_file(path))
+    try:
+        with safe_open(path, 'pt') as f: text = f.metadata()
+        with torch.device('meta'): net = FeatureNet(**json.loads(text['config'])) # takes no memory and draws nothing
+        net.load_state_dict(load_file(path), assign=True)
+        net.recipe,own = json.loads(text['recipe']),text.get('fingerprint') # older files have none
     except Exception as e: net,own = None,e # whatever a damaged file may raise
-    if net and net.n_bits in range(1, 17) and own in (None, fingerprint(net)): return net.eval() # older files have none
-    raise ValueError(f"path: need a whole file of save_features for 1 to 16 bits, got {str(path)!r} ({own})")
+    if net and own in (None, fingerprint(net)): return net.eval()
+    raise ValueError(f"path: need a whole file of save_features, got {str(path)!r} ({own})")
 
-# %% ../../nbs/instruments/05_quality.ipynb #6ffbbff3
+# %% ../../nbs/instruments/05_quality.ipynb #0001d454
 _inception_sha256 = '6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2'
 
-def _stored(path):
-    "Does a file of `torch.save` hold as many bytes as it claims?"
-    if not zipfile.is_zipfile(path): return False
-    with zipfile.ZipFile(path) as f: return all(o.file_size==o.compress_size for o in f.infolist())
-
-# %% ../../nbs/instruments/05_quality.ipynb #3a7ad421
+# %% ../../nbs/instruments/05_quality.ipynb #267681dc
 class InceptionFeatures(nn.Module):
     "The 2048 features of Inception that published distances use; needs the package torch-fidelity"
     def __init__(self,
@@ -227,10 +210,9 @@ class InceptionFeatures(nn.Module):
     ):
         super().__init__()
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
-        sha = hashlib.sha256(_file(path).read_bytes()).hexdigest()
+        sha = hashlib.sha256(Path(path).read_bytes()).hexdigest()
         standard = sha==_inception_sha256
-        if not (standard or torch.__version__>='2.6' and _stored(path)):
-            raise ValueError(f"path: need torch-fidelity's file, or PyTorch 2.6 and one of torch.save, got {path}")
+        if not (standard or torch.__version__>='2.6'): raise ValueError(f"path: need torch-fidelity's file, got {path}")
         torch.load(path, map_location='cpu', weights_only=True) # fails for a file that executes something
         self.net,self.n_bits,self.bs = FeatureExtractorInceptionV3('inception', ['2048'], str(path)),n_bits,bs
         self.recipe = dict(network='torch-fidelity inception, 2048', n_bits=n_bits, sha256=sha, standard=standard)
