@@ -638,6 +638,7 @@ def load_run(
         weights = _read_weights(path/_weights, config)
         if config['format']==2: config,weights = _of_format_2(config, weights)
         model = _network(config, weights, factory)
+        if not hasattr(model, 'n_bits'): model.n_bits = config.get('data', {}).get('n_bits')
     return Run(model.to(device).eval(), get_sde(**config['sde']), config, path)
 
 # %% ../nbs/06_learner.ipynb #e1f0a003

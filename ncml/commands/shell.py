@@ -6,7 +6,7 @@
 __all__ = ['aliases', 'Targets', 'RunFolder', 'T', 'Levels', 'Steps', 'Solver', 'Grid', 'Kind', 'Data', 'Size', 'Bits',
            'Channels', 'Root', 'Download', 'Device', 'Seed', 'Bs', 'in_shell', 'respell', 'own_name', 'own_names',
            'Exit', 'in_words', 'command_errors', 'Bars', 'progress', 'option', 'choice', 'numbers', 'at_least',
-           'get_device', 'check_solver', 'parse_targets', 'open_run', 'density', 'load_model', 'in_a_line',
+           'get_device', 'check_solver', 'parse_targets', 'named', 'open_run', 'density', 'load_model', 'in_a_line',
            'load_models', 'run_time', 'draw', 'trained_on', 'TestSet', 'own_runs', 'check_runs', 'origin',
            'load_images', 'test_images', 'bare', 'command_line', 'trained_by', 'result_record', 'new_result']
 
@@ -203,7 +203,7 @@ def check_solver(solver:str, grid:str):
 def _named(text:str)->tuple: # name, target
     "The parts of `name=target`; a path that exists is not cut"
     whole = text.strip()
-    name,target = ('',whole) if os.path.exists(whole) else re.fullmatch('(?:([^=/,]*)=)?(.*)', whole).groups()
+    name,target = ('',whole) if os.path.exists(whole.partition('@')[0]) else re.fullmatch('(?:([^=/,]*)=)?(.*)', whole).groups()
     target = target.strip()
     return (name or Path(target).name.removesuffix('.npz')).strip(),target
 
@@ -220,10 +220,21 @@ def parse_targets(targets:str)->dict: # `{name: target}`
     return found
 
 # %% ../../nbs/commands/00_shell.ipynb #7febb4e4
+def named(target:str, name:str, need='module:factory', **kwargs):
+    "What the function `module:factory` returns, called with `kwargs`"
+    module,_,factory = target.partition(':')
+    if '' not in sys.path: sys.path.insert(0, '') # a console script does not look in the present folder
+    try: return getattr(import_module(module), factory)(**kwargs)
+    except (Exception, SystemExit) as e:
+        raise ValueError(f"{name}: need {need}, got {target!r}: {type(e).__name__}: {e}") from e
+
 def open_run(path, device='cpu'): # `Run`
-    "A run of `ncml_train`"
+    "A run of `ncml_train`; `run@module:factory` where its network is not ours"
+    from functools import partial
     from ncml.learner import load_run
-    run = load_run(path, device) if (Path(path)/'config.json').is_file() else None
+    folder,_,factory = (str(path),'','') if Path(path).is_dir() else str(path).partition('@')
+    own = partial(named, factory, 'run') if factory else None
+    run = load_run(folder, device, own) if (Path(folder)/'config.json').is_file() else None
     if run and {'data','noise'}<=run.config.keys(): return run
     raise ValueError(f"run: need a folder that ncml_train wrote, got {str(path)!r}")
 
@@ -235,14 +246,10 @@ def density(o):
 # %% ../../nbs/commands/00_shell.ipynb #e0f97d5a
 def load_model(target:str, device='cpu'): # a `Run`, or a density
     "The model of a run folder or of `module:factory`"
-    if Path(target).is_dir(): return open_run(target, device)
+    if Path(target.partition('@')[0]).is_dir(): return open_run(target, device)
     from torch import nn
     from ncml.loss import as_density
-    module,_,factory = target.partition(':')
-    if '' not in sys.path: sys.path.insert(0, '') # a console script does not look in the present folder
-    try: model = getattr(import_module(module), factory)()
-    except (Exception, SystemExit) as e:
-        raise ValueError(f"target: need a run folder or module:factory, got {target!r}: {type(e).__name__}: {e}") from e
+    model = named(target, 'target', 'a run folder or module:factory')
     if not hasattr(model, 'score') or hasattr(model, 'log_prob'): model = as_density(model)
     return model.to(device) if isinstance(model, nn.Module) else model
 

@@ -6,13 +6,11 @@
 __all__ = ['jobs', 'net_changes', 'free_name', 'run_path', 'with_defaults', 'own_model', 'new_learner', 'joined', 'go_on',
            'unfinished', 'same_images', 'train_options', 'last_lines', 'write_run', 'resume_run', 'ncml_train']
 
-# %% ../../nbs/commands/01_train.ipynb #5c02eaaf
+# %% ../../nbs/commands/01_train.ipynb #57cedcbb
 import inspect
 import json
 import os
 import shlex
-import sys
-from importlib import import_module
 from contextlib import nullcontext
 from itertools import count
 from pathlib import Path
@@ -20,8 +18,8 @@ from fastcore.script import call_parse, store_true
 from . import shell
 from .shell import Bs, Device, Download, Seed, at_least, choice, command_errors, command_line, numbers
 
-# %% ../../nbs/commands/01_train.ipynb #d869adb6
-jobs = dict(digits=dict(levels=1.5, epochs=24, lr=4e-3, dropout=0.35)) # data: its defaults
+# %% ../../nbs/commands/01_train.ipynb #72534d8a
+jobs = dict(digits=dict(levels=1.5, epochs=24, dropout=0.35)) # data: its defaults
 
 def net_changes(text:str|None)->dict: # such as 'n_filters=64,n_blocks=2'
     "Arguments of `NCPN` from the option `--net`"
@@ -42,38 +40,38 @@ def run_path(o:dict, objective:str)->Path: # options of `ncml_train`
     if o['run']: return Path(o['run'] if objective==o['objective'] else f"{o['run']}-{objective}")
     return free_name(f"{Path(os.path.abspath(o['data'])).stem}-{'ml' if objective=='ml' else 'ncml-'+o['sde']}")
 
-# %% ../../nbs/commands/01_train.ipynb #f32d31f4
+# %% ../../nbs/commands/01_train.ipynb #0df180fc
 def with_defaults(options:dict)->dict:
     "`options` of `ncml_train`, None replaced by the defaults for these data"
-    job = dict(levels=None, epochs=10, lr=1e-3, dropout=0.) | jobs.get(options['data'], {})
+    job = dict(levels=None, epochs=10, dropout=0.) | jobs.get(options['data'], {})
     if options['t_max'] is not None: job.pop('levels')
     return options | {k:v for k,v in job.items() if options[k] is None}
 
-# %% ../../nbs/commands/01_train.ipynb #728ec07d
+# %% ../../nbs/commands/01_train.ipynb #799402f4
 def own_model(target:str, dls, o:dict): # 'module:factory'; options
     "The module that a factory makes for the options `o`"
     from ncml.sde import default_levels, get_sde
-    (module,_,factory),d,sde = target.partition(':'),dls.train_ds,get_sde(o['sde'])
-    if '' not in sys.path: sys.path.insert(0, '') # a console script does not look in the present folder
+    d,sde = dls.train_ds,get_sde(o['sde'])
     levels = default_levels(d.n_bits) if o['levels'] is None else o['levels']
     t_max = o['t_max'] or sde.t_at_levels(levels, d.n_bits)
     config = dict(shape=tuple(d.u.shape[1:]), n_bits=d.n_bits, t_max=t_max,
         n_classes=len(d.classes or ())*o['class_cond'])
-    try: model = getattr(import_module(module), factory)(**config)
-    except (Exception, SystemExit) as e:
-        raise ValueError(f"model: need module:factory, got {target!r}: {type(e).__name__}: {e}") from e
+    model = shell.named(target, 'model', **config)
     for k,v in dict(factory=target, config=config).items():
         if not hasattr(model, k): setattr(model, k, v)
     return model.to(dls.device)
 
-# %% ../../nbs/commands/01_train.ipynb #fdcebdb4
+# %% ../../nbs/commands/01_train.ipynb #8799c9cd
 def new_learner(dls, o:dict):
     "The learner for the options `o`"
-    from ncml.learner import ncml_learner
+    from ncml.learner import BPDMetric, ncml_learner
     from ncml.ncpn import preset
+    from ncml.training.sight import LevelLosses, Sight
     own,net = o['model'] and own_model(o['model'], dls, o),net_changes(o['net'])
     changes = net if own else dict(dropout=o['dropout']) | net
-    same = {k:o[k] for k in ('sde','levels','t_max','class_cond','ema','bf16','compile')}
+    same = {k:o[k] for k in ('sde','levels','t_max','class_cond','bf16','compile')}
+    same |= dict(ema=o['ema'] or None, metrics=[BPDMetric(raw=True)]*(o['ema']>0),
+        cbs=[Sight(every=o['sight']), LevelLosses()]*(o['sight'] is not None))
     return ncml_learner(dls, p_clean=1. if o['objective']=='ml' else o['p_clean'], model=own or None,
         arch=preset(o['arch'], **changes) if o['arch'] else changes, **same)
 
@@ -100,7 +98,7 @@ def same_images(data:dict, old:dict): # 'data' of the configurations
     if data['digest']==old['digest']: return
     raise ValueError(f"data: need the images with which the training began, got others in {data['source']!r}")
 
-# %% ../../nbs/commands/01_train.ipynb #4e1a9ed4
+# %% ../../nbs/commands/01_train.ipynb #92e078d8
 def train_options(args:dict, o:dict, path:Path, old:dict|None=None): # options as given, and with defaults
     "Train by the options of `ncml_train`, or go on with the run of configuration `old`: the run, and all its images"
     from tempfile import TemporaryDirectory
@@ -125,7 +123,7 @@ def train_options(args:dict, o:dict, path:Path, old:dict|None=None): # options a
         with joined('distributed', learn):
             ended = fit_into(Path(folder), learn, o['epochs'], o['lr'], o['minutes'], info, nonfinite)
     if ended and not writes: raise ended
-    return end_run(path, ended, device) if writes else None,dls
+    return end_run(path, ended, learn) if writes else None,dls
 
 # %% ../../nbs/commands/01_train.ipynb #3ca32c69
 def last_lines(args:dict, path:Path)->list: # of str; options as given
@@ -169,7 +167,7 @@ def resume_run(args:dict, path:Path)->Path: # the options beside `resume`
     options = old['options'] | ({} if args['device'] is None else dict(device=args['device']))
     return write_run(options, with_defaults(options), path, old)
 
-# %% ../../nbs/commands/01_train.ipynb #e6efb852
+# %% ../../nbs/commands/01_train.ipynb #9e5d4c87
 @call_parse
 @command_errors
 def ncml_train(
@@ -188,8 +186,9 @@ def ncml_train(
     dropout:float=None, # share of features set to 0 (default: 0.35 for the digits, else 0)
     epochs:int=None, # passes over the images (default: 24 for the digits, else 10)
     minutes:float=None, # or train for so long (default: by epochs)
-    lr:float=None, # largest learning rate (default: 4e-3 for the digits, else 1e-3)
-    ema:float=0.05, # span of the averaged weights, a share of the training up to 0.28
+    lr:float=0.02, # largest learning rate, of Muon
+    ema:float=0.05, # span of the averaged weights, a share of the training up to 0.28; 0 for none
+    sight:int=None, # write samples, bits after a perturbation and losses by noise level every so many epochs
     bf16:store_true=False, # train in bfloat16, several times slower on some CPUs
     skip_nonfinite:store_true=False, # skip steps whose loss is not finite (default: stop)
     compile:store_true=False, # compile the network: minutes to start, faster after
@@ -209,8 +208,7 @@ def ncml_train(
     args = dict(locals())
     if resume: return resume_run(args, Path(resume))
     at_least(epochs=(epochs, 1), minutes=(minutes, .001), limit=(limit, 2), n_samples=(n_samples, 0), n=(n, 1),
-        size=(size, 1), bs=(bs, 2), lr=(lr, 0), ema=(ema, 0), seed=(seed, 0))
-    if ema>.28: raise ValueError(f"ema: need at most 0.28, got {ema}")
+        size=(size, 1), bs=(bs, 2), lr=(lr, 0), ema=(ema, 0), sight=(sight, 1), seed=(seed, 0))
     choice('objective', objective, ('ncml','ml'))
     choice('sde', sde, ('vp','subvp','ve'))
     path,o = run_path(args, objective),with_defaults(args)

@@ -6,7 +6,8 @@
 __all__ = ['TrainFor', 'WholeRows', 'epoch_line', 'Watch', 'fit_into', 'end_run', 'train_run', 'data_record', 'limit_images',
            'noise_words', 'first_lines', 'sample_rows', 'name_rows', 'save_images', 'save_table', 'run_report']
 
-# %% ../../nbs/training/01_train.ipynb #0d4bfcd3
+# %% ../../nbs/training/01_train.ipynb #a1fdd088
+import copy
 import shlex
 import shutil
 import signal
@@ -94,7 +95,7 @@ class Watch(Callback):
         self.learn.yb = () # nothing for the recorder
         raise CancelBatchException
 
-# %% ../../nbs/training/01_train.ipynb #97e20aa4
+# %% ../../nbs/training/01_train.ipynb #ffc0a809
 def _fit(learn, cb, watch, epochs, lr, minutes):
     "Fit `learn`; a row of history.csv and, without a terminal, a line for each epoch"
     r,terminal = learn.recorder,sys.stdout.isatty()
@@ -103,7 +104,8 @@ def _fit(learn, cb, watch, epochs, lr, minutes):
         row = dict(zip(r.metric_names, row, strict=True))
         print(epoch_line(row, cb.seconds(), None if minutes else epochs, minutes), flush=True)
     if not terminal and logger is print: learn.logger = line
-    cbs = [WholeRows(), history, GradientClip(1.), watch, cb]
+    clip = [GradientClip(1.)]*(not any(isinstance(o, GradientClip) for o in learn.cbs))
+    cbs = [WholeRows(), history, *clip, watch, cb]
     try:
         with nullcontext() if terminal else learn.no_bar():
             if minutes is None: learn.fit_one_cycle(epochs, lr, cbs=cbs, pct_start=0.1)
@@ -144,18 +146,19 @@ def _keeps(learn, bad, lr, ended):
     if ended and not (learn.recorder.losses and finite): raise ended
     return ended
 
-# %% ../../nbs/training/01_train.ipynb #1b80c9bf
+# %% ../../nbs/training/01_train.ipynb #c57c94e0
 def fit_into(
     folder:Path, # of `new_folder`
     learn, # of `ncml_learner`
     epochs:int=10,
-    lr:float=1e-3, # peak of the learning rate
+    lr:float|None=None, # peak of the learning rate, default the learner's
     minutes:float|None=None, # instead of `epochs`
     info:dict|None=None, # further entries of the configuration, such as dict(data=…)
     nonfinite:str='stop', # where the loss is not finite; or 'skip' the step
 )->BaseException|None: # the signal or error that ended the training early
     "Fit `learn` from the newest checkpoint in `folder`, if any; write weights, configuration and history"
     name,ended,before,info = str(folder).removesuffix('.partial'),None,learn.path,info or {}
+    lr = learn.lr if lr is None else lr
     cb,watch = Checkpoints(folder/'checkpoints', log=lambda o: print(f"{o}, from {name}", flush=True)),Watch(nonfinite)
     learn.recorder.losses,learn.recorder.values = [],[] # of an earlier fit
     if not checkpoints(cb.folder): _save(folder, learn, info, lr, 0.)
@@ -172,10 +175,10 @@ def fit_into(
         _save(folder, learn, info, lr, cb.seconds(), why)
     return ended or cb.number and signal_error(cb.number) # one that came while the files were written
 
-# %% ../../nbs/training/01_train.ipynb #ff0b836a
-def end_run(path:str|Path, ended:BaseException|None=None, device='cpu')->Run: # as `load_run` reads it
+# %% ../../nbs/training/01_train.ipynb #aecd2c83
+def end_run(path:str|Path, ended:BaseException|None, learn)->Run: # as `load_run` reads it
     "The run that `fit_into` wrote, without the checkpoints of a finished training; `ended` is raised"
-    run = load_run(path, device)
+    run = load_run(path, _device(learn), lambda **kwargs: copy.deepcopy(learn.density))
     if 'interrupted' in run.config['training']:
         done = '{steps} steps, {epochs} whole epochs'.format(**run.config['training'])
         more = f"; to go on: ncml_train --resume {shlex.quote(str(path))}"*bool(checkpoints(run.path/'checkpoints'))
@@ -184,18 +187,18 @@ def end_run(path:str|Path, ended:BaseException|None=None, device='cpu')->Run: # 
     if ended: raise ended
     return run
 
-# %% ../../nbs/training/01_train.ipynb #b4a3c20e
+# %% ../../nbs/training/01_train.ipynb #205c26e0
 def train_run(
     learn, # of `ncml_learner`
     path:str|Path, # run folder to make
-    epochs:int=10, lr:float=1e-3, minutes:float|None=None, info:dict|None=None, # as in `fit_into`
+    epochs:int=10, lr:float|None=None, minutes:float|None=None, info:dict|None=None, # as in `fit_into`
     resume:bool=False, # go on with the unfinished training in `path`?
     nonfinite:str='stop', # as in `fit_into`
 )->Run: # as `load_run` reads it
     "Fit `learn` and write its run folder: weights, configuration, history"
     with new_folder(path, resume=resume) as folder:
         ended = fit_into(folder, learn, epochs, lr, minutes, info, nonfinite)
-    return end_run(path, ended, _device(learn))
+    return end_run(path, ended, learn)
 
 # %% ../../nbs/training/01_train.ipynb #0cd1ef6a
 def data_record(source, dls, root='data', **options)->dict: # 'data' of a configuration
