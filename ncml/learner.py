@@ -35,13 +35,13 @@ from fastai.callback.tracker import TrackerCallback
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner, Metric, join_path_file, replacing_yield
 from fastai.optimizer import OptimWrapper
-from fastai.torch_core import distrib_barrier, find_bs, get_model, rank_distrib
+from fastai.torch_core import distrib_barrier, find_bs, get_model, num_distrib, rank_distrib, set_seed
 from filelock import FileLock, Timeout
 from safetensors.torch import load as from_safetensors, save as to_safetensors
 from .loss import NoiseDist, bits_per_dim, check_classes, check_log_prob, data_bits, evaluating, from_batch, names_bs
 from .ncpn import NCPN, appendix, data_init, preset
 from .sampling import sample_ncml
-from .sde import SDE, as_levels, as_time, check_t_max, default_levels, get_sde, level_width, show_levels
+from .sde import SDE, as_levels, as_time, check_t_max, default_levels, generator, get_sde, level_width, show_levels
 
 # %% ../nbs/06_learner.ipynb #b31c08c7
 def ema_gamma(rel_std:float)->float:
@@ -106,8 +106,14 @@ class NoiseCallback(Callback):
         at:float|None=None, # one time for all, instead of random ones
     ): store_attr()
 
-    def before_fit(self): check_callbacks(self.learn)
-    def before_validate(self): self.gen = torch.Generator().manual_seed(self.seed)
+    def before_fit(self):
+        check_callbacks(self.learn)
+        if num_distrib()>1: set_seed(generator(torch.randint(2**62, ()).item(), rank_distrib()).initial_seed())
+
+    def before_validate(self):
+        rank = rank_distrib()
+        self.gen = generator(self.seed, rank) if rank else generator(self.seed)
+
     def before_batch(self):
         x = from_batch(self.learn.xb[0], self.n_bits)
         y = (self.labels(x),) if self.n_classes else ()

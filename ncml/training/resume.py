@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['pack', 'unpack', 'random_states', 'set_random_states', 'to_checkpoint', 'write_checkpoint', 'checkpoints',
-           'read_checkpoint', 'signal_error', 'end_now', 'on_signals', 'Checkpoints']
+           'read_checkpoint', 'signal_error', 'end_now', 'on_signals', 'gather', 'of_first', 'largest', 'Checkpoints']
 
-# %% ../../nbs/training/00_resume.ipynb #ec09f783
+# %% ../../nbs/training/00_resume.ipynb #4f59ce49
 import hashlib
 import json
 import os
@@ -16,17 +16,19 @@ import threading
 import time
 import warnings
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from importlib.metadata import version
 from numbers import Number
 from pathlib import Path
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, distributed as dist
 from fastcore.basics import patch
 from fastcore.foundation import L
 from fastai.callback.core import Callback, CancelEpochException, CancelFitException
 from fastai.callback.progress import CSVLogger
 from fastai.learner import Learner, Metric
+from fastai.torch_core import get_model, num_distrib, rank_distrib
 from safetensors import safe_open
 from safetensors.torch import save as to_bytes
 
@@ -161,6 +163,29 @@ def on_signals(f): # of `number, frame`
     finally:
         for s,h in old.items(): signal.signal(s, h)
 
+# %% ../../nbs/training/00_resume.ipynb #91a8544e
+@cache
+def _messages(world): return dist.new_group(backend='gloo') # of CPUs
+
+def gather(o)->list: # one for each process
+    "The objects `o` of all processes, by rank"
+    if not dist.is_initialized(): return [o]
+    out = [None]*num_distrib()
+    dist.all_gather_object(out, o, _messages(dist.group.WORLD))
+    return out
+
+def of_first(o):
+    "The object `o` of rank 0"
+    box = [o]
+    if dist.is_initialized(): dist.broadcast_object_list(box, 0, _messages(dist.group.WORLD))
+    return box[0]
+
+def largest(*values)->list: # of float
+    "The largest of each number over the processes"
+    v = torch.tensor(values, dtype=torch.float64)
+    if dist.is_initialized(): dist.all_reduce(v, dist.ReduceOp.MAX, _messages(dist.group.WORLD))
+    return v.tolist()
+
 # %% ../../nbs/training/00_resume.ipynb #c2f11011
 def _state(o):
     "The state of a callback, a metric, or another object with attributes; None for nothing to save"
@@ -247,7 +272,7 @@ def in_fit(self:Checkpoints, number, frame):
     self.handlers.close()
     signal.raise_signal(number)
 
-# %% ../../nbs/training/00_resume.ipynb #15c16a78
+# %% ../../nbs/training/00_resume.ipynb #f6ae426e
 @patch
 def state(self:Checkpoints, over:bool=False)->dict: # has the training of this epoch been cut short?
     "Everything the training consists of, at the end of a step"
@@ -255,11 +280,11 @@ def state(self:Checkpoints, over:bool=False)->dict: # has the training of this e
     kept = any(g is not None and g.any() for g in grads) # of accumulation
     return dict(n_epoch=l.n_epoch, n_iter=l.n_iter, epoch=l.epoch, iter=self.done, over=over,
         train_iter=l.train_iter, pct_train=l.pct_train, seconds=self.seconds(),
-        model=l.model.state_dict(), opt=l.opt.state_dict(), grads=grads if kept else None,
+        model=get_model(l.model).state_dict(), opt=l.opt.state_dict(), grads=grads if kept else None,
         callbacks={k:_state(o) for k,o in self.others().items()}, history=self.history(),
-        epoch_random=self.epoch_random, random=random_states())
+        epoch_random=gather(self.epoch_random), random=gather(random_states()))
 
-# %% ../../nbs/training/00_resume.ipynb #486109e2
+# %% ../../nbs/training/00_resume.ipynb #87fc931a
 @patch
 def history(self:Checkpoints, text:str|None=None)->str|None:
     "The text of the history file, where a `CSVLogger` writes one; with `text` replace it"
@@ -273,17 +298,18 @@ def history(self:Checkpoints, text:str|None=None)->str|None:
 @patch
 def hold(self:Checkpoints, over:bool=False):
     "Keep the present state in memory"
-    self.pending = self.learn.train_iter,to_checkpoint(self.state(over))
+    state = self.state(over) # of all processes
+    self.pending = self.learn.train_iter,None if rank_distrib() else to_checkpoint(state)
 
 @patch
 def save(self:Checkpoints):
     "Write the state in memory, else the present one, as a checkpoint"
     if not self.pending: self.hold()
     self.last,(step,raw) = time.monotonic(),self.pending
-    write_checkpoint(self.folder, step, raw, self.keep)
+    if raw: write_checkpoint(self.folder, step, raw, self.keep)
     self.pending = None
 
-# %% ../../nbs/training/00_resume.ipynb #e252c5e4
+# %% ../../nbs/training/00_resume.ipynb #9c765187
 def _differ(own:dict, other:dict):
     "The first three entries that differ, in each of the two"
     names = [k for k in other | own if own.get(k)!=other.get(k)][:3]
@@ -292,34 +318,37 @@ def _differ(own:dict, other:dict):
 @patch
 def load(self:Checkpoints, o:dict):
     "Put network, optimizer and history into the state `o`"
-    def parts(n_epoch, n_iter, model):
-        return dict(n_epoch=n_epoch, n_iter=n_iter) | {k:list(v.shape) for k,v in model.items() if hasattr(v, 'shape')}
+    def parts(n_epoch, n_iter, model, random):
+        own = dict(n_epoch=n_epoch, n_iter=n_iter, processes=len(random))
+        return own | {k:list(v.shape) for k,v in model.items() if hasattr(v, 'shape')}
     if o['history'] is not None: self.history(o['history']) # a `CSVLogger` has emptied the file
-    got,need = _differ(parts(self.n_epoch, len(self.dls.train), self.learn.model.state_dict()),
-        parts(*(o[k] for k in ('n_epoch','n_iter','model'))))
+    model = get_model(self.learn.model) # without DistributedDataParallel
+    got,need = _differ(parts(self.n_epoch, len(self.dls.train), model.state_dict(), gather(None)),
+        parts(*(o[k] for k in ('n_epoch','n_iter','model','random'))))
     if need: raise ValueError(f"checkpoint: need the training of {self.folder}, {need}, got {got}")
-    self.learn.model.load_state_dict(o['model'])
+    model.load_state_dict(o['model'])
     self.opt.load_state_dict(o['opt'])
     for p,g in zip(self.learn.model.parameters(), o['grads'] or [], strict=False): p.grad = g if g is None else g.to(p)
 
-# %% ../../nbs/training/00_resume.ipynb #bf60f727
+# %% ../../nbs/training/00_resume.ipynb #04e44c24
 @patch
 def before_fit(self:Checkpoints):
     self.handlers.close() # of a `fit` that an error ended
     self.start = self.last = time.monotonic()
     self.closed,self.pending,self.stopped = False,None,None
-    self.loaded = read_checkpoint(self.folder) if self.resume else None
+    self.loaded = None
+    if self.resume: self.loaded = of_first(None if rank_distrib() else read_checkpoint(self.folder))
     if o := self.loaded:
         self.load(o)
         self.start -= o['seconds']
         if o['epoch']: self.silence(False)
-        if self.log: self.log(f"resumes at epoch {o['epoch']+1}, step {o['train_iter']}")
+        if self.log and not rank_distrib(): self.log(f"resumes at epoch {o['epoch']+1}, step {o['train_iter']}")
     self.handlers.enter_context(on_signals(self.in_fit))
 
 @patch
 def after_fit(self:Checkpoints):
     self.handlers.close()
-    self.closed,number,self.number = True,self.number,None # closed: `fit` has ended cleanly
+    self.closed,number,self.number = True,self.number or self.stopped,None # closed: `fit` has ended cleanly
     if number: raise signal_error(number)
 
 # %% ../../nbs/training/00_resume.ipynb #1d0232f8
@@ -335,17 +364,17 @@ def before_epoch(self:Checkpoints):
 def after_epoch(self:Checkpoints):
     if self.loaded and self.epoch+1==self.loaded['epoch']: self.silence(True)
 
-# %% ../../nbs/training/00_resume.ipynb #280a8d86
+# %% ../../nbs/training/00_resume.ipynb #b82e1878
 @patch
 def before_train(self:Checkpoints):
     dl,o = self.dls.train,self.loaded
     if o is None:
         self.epoch_random = random_states(dl)
         return
-    self.loaded,self.epoch_random,self.done = None,o['epoch_random'],o['iter']
+    self.loaded,self.epoch_random,self.done = None,o['epoch_random'][rank_distrib()],o['iter']
     set_random_states(self.epoch_random, dl)
     def ready():
-        set_random_states(o['random'])
+        set_random_states(o['random'][rank_distrib()])
         for k,cb in self.others().items():
             if k in o['callbacks']: _set_state(cb, o['callbacks'][k])
         self.learn.pct_train = o['pct_train']
@@ -357,15 +386,15 @@ def before_train(self:Checkpoints):
 @patch
 def after_train(self:Checkpoints): vars(self.learn).pop('one_batch', None)
 
-# %% ../../nbs/training/00_resume.ipynb #f539491f
+# %% ../../nbs/training/00_resume.ipynb #4841dbe6
 @patch
 def before_batch(self:Checkpoints):
     if self.training: self.done,self.pending = self.iter+1,None
 
 @patch
 def after_batch(self:Checkpoints):
-    number = self.number # a later one waits for the next step
-    if self.training and (number or self.due()): self.save()
+    number,due = map(int, largest(self.number or 0, self.training and self.due())) # a later one waits for the next step
+    if self.training and (number or due): self.save()
     elif self.training and self.done==self.n_iter: self.hold()
     elif number and self.pending: self.save()
     if number:

@@ -6,7 +6,7 @@
 __all__ = ['TrainFor', 'WholeRows', 'epoch_line', 'Watch', 'fit_into', 'end_run', 'train_run', 'data_record', 'limit_images',
            'noise_words', 'first_lines', 'sample_rows', 'name_rows', 'save_images', 'save_table', 'run_report']
 
-# %% ../../nbs/training/01_train.ipynb #023ff295
+# %% ../../nbs/training/01_train.ipynb #a1fdd088
 import copy
 import shlex
 import shutil
@@ -35,9 +35,9 @@ from ..loss import as_density
 from ..sampling import sample_ncml
 from ..sanity import lsb_flip, plot_sanity, plus_minus_one, sanity_test
 from ..sde import to_levels
-from .resume import Checkpoints, checkpoints, on_signals, signal_error
+from .resume import Checkpoints, checkpoints, largest, on_signals, signal_error
 
-# %% ../../nbs/training/01_train.ipynb #45cab71d
+# %% ../../nbs/training/01_train.ipynb #fb992833
 class TrainFor(Callback):
     "End `fit` after `minutes`, with a one-cycle learning rate that follows the clock"
     order = 70 # after the schedulers and the recorder
@@ -47,7 +47,8 @@ class TrainFor(Callback):
     def before_fit(self):
         lr = self.opt.hypers[-1]['lr'] # the peak, an argument of `fit`
         self.start,self.sched = None,combined_cos(0.1, lr/25, lr, lr/1e4)
-    def share(self): return 0. if self.start is None else min(1., (time.monotonic()-self.start)/(60*self.minutes))
+    def share(self): # of the latest process
+        return 0. if self.start is None else min(1., *largest((time.monotonic()-self.start)/(60*self.minutes)))
     def before_batch(self):
         if self.training: self.opt.set_hyper('lr', self.sched(self.share()))
     def after_batch(self):
@@ -74,14 +75,14 @@ def epoch_line(row:dict, seconds:float, n_epoch:int|None=None, minutes:float|Non
     n,of = f'/{n_epoch}' if n_epoch else '',f' of {format_time(60*minutes)}' if minutes else ''
     return '  '.join([f"epoch {row['epoch']+1}{n}", *values, format_time(seconds) + of])
 
-# %% ../../nbs/training/01_train.ipynb #896035aa
+# %% ../../nbs/training/01_train.ipynb #3fa5eadf
 class Watch(Callback):
     "Stop `fit`, or skip the step, where the loss is not finite"
     order,bad,row = 45,None,0
     def __init__(self, nonfinite:str='stop'): self.nonfinite = nonfinite # or 'skip'
     def after_loss(self):
         if not self.training: return
-        if self.loss_grad.isfinite():
+        if not any(largest(not self.loss_grad.isfinite())): # in all processes
             self.row = 0
             return
         t = ', '.join(f'{o:.3g}' for o in self.xb[1][~self.pred.isfinite()][:4].tolist()) or 'no image'
@@ -94,7 +95,7 @@ class Watch(Callback):
         self.learn.yb = () # nothing for the recorder
         raise CancelBatchException
 
-# %% ../../nbs/training/01_train.ipynb #97e20aa4
+# %% ../../nbs/training/01_train.ipynb #ffc0a809
 def _fit(learn, cb, watch, epochs, lr, minutes):
     "Fit `learn`; a row of history.csv and, without a terminal, a line for each epoch"
     r,terminal = learn.recorder,sys.stdout.isatty()
@@ -145,7 +146,7 @@ def _keeps(learn, bad, lr, ended):
     if ended and not (learn.recorder.losses and finite): raise ended
     return ended
 
-# %% ../../nbs/training/01_train.ipynb #1b80c9bf
+# %% ../../nbs/training/01_train.ipynb #c57c94e0
 def fit_into(
     folder:Path, # of `new_folder`
     learn, # of `ncml_learner`
@@ -174,7 +175,7 @@ def fit_into(
         _save(folder, learn, info, lr, cb.seconds(), why)
     return ended or cb.number and signal_error(cb.number) # one that came while the files were written
 
-# %% ../../nbs/training/01_train.ipynb #ff0b836a
+# %% ../../nbs/training/01_train.ipynb #aecd2c83
 def end_run(path:str|Path, ended:BaseException|None, learn)->Run: # as `load_run` reads it
     "The run that `fit_into` wrote, without the checkpoints of a finished training; `ended` is raised"
     run = load_run(path, _device(learn), lambda **kwargs: copy.deepcopy(learn.density))
@@ -186,7 +187,7 @@ def end_run(path:str|Path, ended:BaseException|None, learn)->Run: # as `load_run
     if ended: raise ended
     return run
 
-# %% ../../nbs/training/01_train.ipynb #b4a3c20e
+# %% ../../nbs/training/01_train.ipynb #205c26e0
 def train_run(
     learn, # of `ncml_learner`
     path:str|Path, # run folder to make
