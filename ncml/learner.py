@@ -447,7 +447,8 @@ def _locked(paths, name, resume=False):
     "A folder under lock, beside the first of `paths`; these are new, and it is empty, unless to `resume`"
     path,folder = paths[0],paths[0].with_name(paths[0].name+'.partial')
     one = path.exists()!=folder.exists()
-    _need(one or not resume, f"{name}: need {str(path)!r} or {str(folder)!r}, got {'both' if path.exists() else 'none'}")
+    got = 'both' if path.exists() else 'none'
+    _need(one or not resume, f"{name}: need {str(path)!r} or {str(folder)!r}, got {got}")
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(f'{folder}.lock') # outside: Windows renames no folder with open files
     try: lock.acquire(timeout=0)
@@ -567,7 +568,8 @@ def _sde(v): return isinstance(v, dict) and all(k=='name' or _real(1e-9, 1e6)(o)
 # %% ../nbs/06_learner.ipynb #9d7d9f84
 _side = _whole(1, 2048)
 _ncpn = dict.fromkeys(('n_channels','n_filters','n_blocks','n_mix'), _whole(1)) | dict(n_heads=_whole(0),
-    n_classes=_whole(0), n_scales=_whole(1, 10), d_emb=_maybe(_whole(0)), t_max=_maybe(_real(1e-9)), dropout=_real(0, 1))
+    n_classes=_whole(0), n_scales=_whole(1, 10), d_emb=_maybe(_whole(0)), t_max=_maybe(_real(1e-9)),
+    dropout=_real(0, 1))
 _schema = { # of a run's configuration; `?` marks what may be missing
     'weights_sha256':_text, 'sde':_sde, 'factory?':_text, 'model':lambda v: isinstance(v, dict),
     'noise?':dict(t_max=_real(1e-9), p_clean=_real(0, 1)),

@@ -18,7 +18,7 @@ from ncml.learner import image_digest, load_run
 from ncml.sanity import sanity_test
 
 digits = '--data digits --net n_filters=24'
-colour = '--data cifar16.npz --net n_filters=36 --epochs 8 --bs 32'
+colour = '--data cifar16.npz --net n_filters=36 --epochs 3 --bs 32'
 commands = {'digits-vp':digits, 'digits-ml':digits+' --objective ml', 'digits-classes':digits+' --class_cond', 'colour-vp':colour, 'colour-ml':colour+' --objective ml'}
 root = Path(__file__).resolve().parent.parent/'ncml'/'pretrained'
 

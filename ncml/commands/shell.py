@@ -203,7 +203,8 @@ def check_solver(solver:str, grid:str):
 def _named(text:str)->tuple: # name, target
     "The parts of `name=target`; a path that exists is not cut"
     whole = text.strip()
-    name,target = ('',whole) if os.path.exists(whole.partition('@')[0]) else re.fullmatch('(?:([^=/,]*)=)?(.*)', whole).groups()
+    there = os.path.exists(whole.partition('@')[0])
+    name,target = ('',whole) if there else re.fullmatch('(?:([^=/,]*)=)?(.*)', whole).groups()
     target = target.strip()
     return (name or Path(target).name.removesuffix('.npz')).strip(),target
 
