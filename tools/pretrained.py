@@ -15,10 +15,10 @@ from pathlib import Path
 import pandas as pd
 from fastcore.script import call_parse
 from ncml.learner import image_digest, load_run
-from ncml.sanity import sanity_test
+from ncml.sanity import plus_minus_one, sanity_test
 
 digits = '--data digits --net n_filters=24'
-colour = '--data cifar16.npz --net n_filters=36 --epochs 3 --bs 32'
+colour = '--data cifar16.npz --arch tiny --net n_filters=36 --epochs 3 --bs 32'
 commands = {'digits-vp':digits, 'digits-ml':digits+' --objective ml', 'digits-classes':digits+' --class_cond', 'colour-vp':colour, 'colour-ml':colour+' --objective ml'}
 root = Path(__file__).resolve().parent.parent/'ncml'/'pretrained'
 
@@ -32,11 +32,10 @@ def trained(name):
 
 def figures(run, history):
     u,y = run.images('test')
-    table = sanity_test(run.model, u, run.model.n_bits, y if run.model.n_classes else None, seed=0)
-    rows = table[table.perturbation=='plus_minus_one']
+    rows = sanity_test(run.model, u, run.model.n_bits, y if run.model.n_classes else None, perturb=plus_minus_one, seed=0)
     last = pd.read_csv(history).iloc[-1]
     return dict(test=dict(n=len(u), digest=image_digest(u, run.model.n_bits), pi=rows.pi.tolist(), bpd=rows.bpd.round(4).tolist()),
-        valid=dict(bpd=round(last.bpd, 4), raw=round(last.raw, 4)))
+        valid={k:round(float(last[k]), 4) for k in ('bpd','raw')})
 
 @call_parse
 def main(names:str): # of `commands`, with commas between
@@ -45,6 +44,7 @@ def main(names:str): # of `commands`, with commas between
         path,out = trained(name),root/name
         run = load_run(path)
         config = run.config | dict(figures=figures(run, path/'history.csv'))
+        config['data'] |= dict(source=Path(config['data']['source']).name, root='data') # of this machine: nobody else's
         shutil.rmtree(out, ignore_errors=True)
         out.mkdir(parents=True)
         shutil.copy(path/'weights.safetensors', out)
