@@ -8,6 +8,7 @@ __all__ = ['model_card', 'push_to_hub', 'from_pretrained']
 # %% ../../nbs/training/06_share.ipynb #195df66f
 import json
 from pathlib import Path
+from huggingface_hub import HfApi, snapshot_download
 from ..learner import Run, load_run
 
 # %% ../../nbs/training/06_share.ipynb #4cdb2765
@@ -19,7 +20,8 @@ def model_card(config:dict)->str: # Markdown
         command=training.get('command'), seed=training.get('seed'), steps=training.get('steps'), figures=figures)
     own = [f'- {k}: `{v}`' for k,v in rows.items() if v not in (None, {})]
     use = ['', 'from ncml.training.share import from_pretrained', "run = from_pretrained('this/repository')"]
-    return '\n'.join([*top, 'A run folder of [ncml](https://github.com/ncml/ncml).', '', *own, *('    '+o for o in use)])
+    use = ['    '+o for o in use]
+    return '\n'.join([*top, 'A run folder of [ncml](https://github.com/ncml/ncml).', '', *own, *use])
 
 # %% ../../nbs/training/06_share.ipynb #cdc2c339
 def push_to_hub(
@@ -29,7 +31,6 @@ def push_to_hub(
     **kwargs, # for `HfApi.upload_folder`
 )->str: # address of the commit
     "Upload a run folder to the Hugging Face Hub, with a model card"
-    from huggingface_hub import HfApi
     card,api = model_card(json.loads((Path(path)/'config.json').read_text())),HfApi()
     api.create_repo(repo_id, private=private, exist_ok=True)
     api.upload_file(path_or_fileobj=card.encode(), path_in_repo='README.md', repo_id=repo_id)
@@ -43,6 +44,5 @@ def from_pretrained(
 )->Run:
     "The run in a folder or on the Hugging Face Hub; nothing in it is executed"
     if not Path(name).is_dir():
-        from huggingface_hub import snapshot_download
         name = snapshot_download(name, revision=revision, allow_patterns=['config.json','weights.safetensors'])
     return load_run(name, device, factory)
