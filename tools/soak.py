@@ -28,7 +28,7 @@ def train(folder, workers, steps, seed):
     u,y = digits('train')
     set_seed(seed) # the checkpoint replaces it
     dls = image_dls(u[:640], y[:640], u[640:700], y[640:700], n_bits=4, bs=32, seed=seed, num_workers=workers)
-    learn = ncml_learner(dls, levels=1.5, ema=.9, arch=dict(n_filters=8, n_blocks=1, n_mix=2, n_heads=0, dropout=.3))
+    learn = ncml_learner(dls, levels=1.5, ema=.1, arch=dict(n_filters=8, n_blocks=1, n_mix=2, n_heads=0, dropout=.3))
     learn.path,cb = folder,Checkpoints(folder/'checkpoints', steps=steps)
     with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(4, 1e-2, cbs=[CSVLogger(), cb])
     end = dict(model=learn.model.state_dict(), opt=learn.opt.state_dict(), losses=list(learn.recorder.losses),
@@ -69,7 +69,7 @@ def main(
     kills:int=200, # at random moments
     workers:int=0, # of the loaders
     steps:int=5, # between checkpoints
-    longest:float=3., # seconds until a kill, uniform from 0
+    longest:float=2., # seconds until a kill, uniform from 0
     seed:int=0,
     out:str='', # JSON file to write
 ):
