@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from fastcore.script import call_parse
 from ncml.data.loaders import get_dls
-from ncml.learner import image_digest, made_with
+from ncml.learner import ema_gamma, image_digest, made_with
 from ncml.loss import NoiseDist, bits_per_dim, bpd
 from ncml.ncpn import NCPN, data_init, preset
 from ncml.sanity import plus_minus_one
@@ -45,14 +45,6 @@ groups = {
 }
 recipes = {k:v for g in groups.values() for k,v in g.items()}
 widths = (.02, .05, .1, .2) # relative standard deviations of the averages
-
-def gamma(rel_std):
-    "γ of the power function average whose standard deviation is this share of the run (EDM2, section 3)"
-    low,high = 0., 1e6
-    for _ in range(200):
-        g = (low+high)/2
-        low,high = (g,high) if math.sqrt((g+1)/((g+2)**2*(g+3)))>rel_std else (low,g)
-    return g
 
 def share_of_lr(schedule, s):
     "Learning rate, as a share of its peak, at the share `s` of the run"
@@ -100,7 +92,7 @@ def train(o, seed, u, test, n_bits, seconds):
     if not o['weight_norm']: without_weight_norm(model)
     opts = optimizers(model, o)
     peaks = [[g['lr'] for g in opt.param_groups] for opt in opts]
-    averages = {w:(gamma(w),copy.deepcopy(model)) for w in widths}
+    averages = {w:(ema_gamma(w),copy.deepcopy(model)) for w in widths}
     polyak,n,used,losses = copy.deepcopy(model),0,0.,[]
     while (s := used/seconds)<1:
         start = time.process_time()

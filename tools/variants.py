@@ -73,7 +73,7 @@ def main(
     set_seed(seed)
     model = NCPN(1, n_bits, **{**dict(n_filters=32, n_blocks=1, n_mix=5, n_heads=4, dropout=dropout, t_max=t_max), **v.get('arch', {})})
     if 'emb' in v: model.emb.__class__ = v['emb']
-    learn = ncml_learner(dls, model, sde, t_max=t_max, p_clean=v.get('p_clean', 0.1), ema=0.99)
+    learn = ncml_learner(dls, model, sde, t_max=t_max, p_clean=v.get('p_clean', 0.1), ema=.05)
     x,t = from_batch(dls.one_batch()[0], n_bits),learn.noise_dist.sample(64)
     v.get('init', partial(data_init, marginal=False))(model, sde.perturb(x, t), t)
     learn.model.average.load_state_dict(model.state_dict())

@@ -16,10 +16,10 @@ from itertools import count
 from pathlib import Path
 from fastcore.script import call_parse, store_true
 from . import shell
-from .shell import Bs, Device, Download, Seed, at_least, choice, command_errors, command_line, numbers
+from .shell import Device, Download, Seed, at_least, choice, command_errors, command_line, numbers
 
 # %% ../../nbs/commands/01_train.ipynb #72534d8a
-jobs = dict(digits=dict(levels=1.5, epochs=24, dropout=0.35)) # data: its defaults
+jobs = dict(digits=dict(levels=1.5, epochs=24, dropout=0.35, bs=64)) # data: its defaults
 
 def net_changes(text:str|None)->dict: # such as 'n_filters=64,n_blocks=2'
     "Arguments of `NCPN` from the option `--net`"
@@ -43,7 +43,7 @@ def run_path(o:dict, objective:str)->Path: # options of `ncml_train`
 # %% ../../nbs/commands/01_train.ipynb #0df180fc
 def with_defaults(options:dict)->dict:
     "`options` of `ncml_train`, None replaced by the defaults for these data"
-    job = dict(levels=None, epochs=10, dropout=0.) | jobs.get(options['data'], {})
+    job = dict(levels=None, epochs=10, dropout=0., bs=32) | jobs.get(options['data'], {})
     if options['t_max'] is not None: job.pop('levels')
     return options | {k:v for k,v in job.items() if options[k] is None}
 
@@ -200,7 +200,8 @@ def ncml_train(
     channels:int=None, # 1 for grey, 3 for colour (default: as the images are)
     root:str='data', # folder of public sets
     download:Download=False,
-    device:Device=None, seed:Seed=0, bs:Bs=64
+    device:Device=None, seed:Seed=0,
+    bs:int=None, # images in a step (default: 64 for the digits, else 32)
 )->Path: # the run folder
     """Train a model and write a run folder: weights, configuration, history, samples, sanity table.
     Ctrl-C ends it early and keeps what was trained; --resume goes on.
