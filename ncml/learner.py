@@ -66,8 +66,8 @@ class EMA(nn.Module):
         return (self.model if self.training or not self.n else self.average).log_prob(x, t, y)
 
     forward = log_prob
-    def get_extra_state(self): return self.n
-    def set_extra_state(self, state): self.n = state
+    def get_extra_state(self): return dict(n=self.n, gamma=self.gamma)
+    def set_extra_state(self, state): vars(self).update(state)
 
 # %% ../nbs/06_learner.ipynb #18e6d8d0
 @patch
@@ -140,7 +140,8 @@ class BPDMetric(Metric):
     def reset(self): self.total,self.count = 0.,0
     def accumulate(self, learn):
         x = learn.yb[0]
-        model = get_model(learn.model).model if self.raw else learn.model
+        inner = get_model(learn.model)
+        model = getattr(inner, 'model', inner) if self.raw else learn.model
         with torch.no_grad(), evaluating(model): lp = model(x, as_time(0., x), *learn.xb[2:])
         b = learn.to_detach(bits_per_dim(lp, x), cpu=False) # fastai gathers them, each image once
         self.total,self.count = self.total + b.sum(),self.count + len(b)
@@ -476,8 +477,8 @@ def new_folder(
     path = Path(path)
     with _locked([path], name, resume) as folder:
         yield folder
-        _flush(*folder.rglob('*'), folder)
-        folder.rename(path)
+        try: _flush(*folder.rglob('*'), folder)
+        finally: folder.rename(path) # also after a signal, or where the disk does not answer
         _flush(path.parent)
 
 # %% ../nbs/06_learner.ipynb #bf699ffc
@@ -507,15 +508,20 @@ def save_run(
 ):
     "Write `model` and its noise into a run folder"
     own = getattr(model, 'factory', f'{type(model).__module__}:{type(model).__qualname__}')
-    factory = {} if isinstance(model, NCPN) else dict(factory=own)
+    ours = isinstance(model, NCPN) and type(model).__module__.startswith('ncml.')
+    factory = {} if ours else dict(factory=own)
     def plain(o): return o.tolist() if hasattr(o, 'tolist') else str(o) # numbers of NumPy and PyTorch, paths
-    weights = to_safetensors({k:v.cpu().contiguous() for k,v in model.state_dict().items()})
+    weights = to_safetensors({k:v.cpu().contiguous().clone() for k,v in model.state_dict().items()})
     config = dict(format=_formats[-1], ncml=version('ncml'), torch=torch.__version__, **factory,
         model=getattr(model, 'config', {}), sde=sde.config(), weights_sha256=hashlib.sha256(weights).hexdigest(),
         **(info or {}))
     config = json.loads(json.dumps(config, default=plain), parse_constant=str) # for JSON has no NaN
-    (folder/_weights).write_bytes(weights)
-    (folder/_config).write_text(json.dumps(config, indent=1)+'\n')
+    parts = {_weights:weights, _config:(json.dumps(config, indent=1)+'\n').encode()}
+    try:
+        for k,v in parts.items(): (folder/f'{k}.part').write_bytes(v)
+        for k in parts: (folder/f'{k}.part').replace(folder/k)
+    finally:
+        for k in parts: (folder/f'{k}.part').unlink(missing_ok=True)
 
 # %% ../nbs/06_learner.ipynb #4a243e2c
 def random_images(dataset, n:int|None, seed:int=0)->tuple: # levels (n,c,h,w), and labels (n,) or None
@@ -618,7 +624,7 @@ def _network(config, weights, factory):
     "The model of a configuration, with these weights"
     m,own = config['model'],config.get('factory')
     if own:
-        _need(factory, f"a model of {own!r}, whose code is not executed unasked; pass factory=, a function of {m}")
+        _need(factory, f"a model of {own!r}, whose code is not executed by itself; pass factory=, a function of {m}")
         model = factory(**m)
         model.load_state_dict(weights)
         return model

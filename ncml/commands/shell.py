@@ -336,7 +336,7 @@ def check_runs(runs:dict, own:dict, same:bool, fixed:bool, classes): # on these 
         raise ValueError(f"targets: need runs trained on the same images, split by the same seed, got {got}")
     for k,o in runs.items():
         known = data[k]['classes']
-        if o.model.n_classes and known!=list(map(str, classes or [])) and (classes or k in own):
+        if getattr(o.model, 'n_classes', 0) and known!=list(map(str, classes or [])) and (classes or k in own):
             raise ValueError(f"data: need the classes {known} of {k}, got {classes}")
 
 # %% ../../nbs/commands/00_shell.ipynb #0dfb6924
@@ -424,7 +424,8 @@ def new_result(
 ): # yields the paths to write now, and the paths where they appear
     "New files for a result, which appear whole when the context ends"
     from ncml.learner import new_files
-    run = next((Path(o) for o in targets.values() if (Path(o)/'config.json').is_file()), Path())
+    folders = [Path(o.partition('@')[0]) for o in targets.values()]
+    run = next((o for o in folders if (o/'config.json').is_file()), Path())
     out,kinds = Path(out or run/names[0]),(Path(names[0]).suffix, *kinds)
     choice('out', out.suffix, kinds)
     paths = [out, *(out.with_suffix(o) for o in names[1:])]

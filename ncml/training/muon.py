@@ -40,16 +40,22 @@ class Muon(torch.optim.Optimizer):
             for p in (p for p in group['params'] if p.grad is not None):
                 shape = p.flatten(1).shape if p.ndim>1 else (1,1)
                 kinds[shape if min(shape)>1 else None].append(p)
-                if group['weight_decay']: p.mul_(1-group['lr']*group['weight_decay'])
             self.adam(group, kinds.pop(None, []))
             for ps in kinds.values(): self.muon(group, ps)
 
 # %% ../../nbs/training/03_muon.ipynb #9bcd854f
 @patch
+def begin(self:Muon, ps:list, lr:float, group:dict, *names): # a list of tensors for each name
+    "Decay the weights; the gradients, and tensors of the state"
+    if group['weight_decay']: torch._foreach_mul_(ps, 1-lr*group['weight_decay'])
+    for p in ps:
+        if not self.state[p]: self.state[p] = {k:torch.zeros_like(p) for k in names}
+    return [p.grad for p in ps],*([self.state[p][k] for p in ps] for k in names)
+
+@patch
 def muon(self:Muon, group:dict, ps:list): # parameters of one shape
     mu,lr = group['momentum'],group['lr']
-    ms = [self.state[p].setdefault('momentum', torch.zeros_like(p)) for p in ps]
-    grads = [p.grad for p in ps]
+    grads,ms = self.begin(ps, lr, group, 'momentum')
     torch._foreach_lerp_(ms, grads, 1-mu)
     steps = orthogonal(torch.stack([o.flatten(1) for o in torch._foreach_lerp(grads, ms, mu)]))
     m,n = steps.shape[1:]
@@ -59,11 +65,8 @@ def muon(self:Muon, group:dict, ps:list): # parameters of one shape
 def adam(self:Muon, group:dict, ps:list):
     if not ps: return
     lr,b1,b2 = group['lr']*group['adam_share'],group['beta1'],group['beta2']
-    for p in ps: self.state[p].setdefault('steps', 0)
-    ms,vs = ([self.state[p].setdefault(k, torch.zeros_like(p)) for p in ps] for k in ('mean','square'))
-    grads = [p.grad for p in ps]
-    for p in ps: self.state[p]['steps'] += 1
-    n = self.state[ps[0]]['steps']
+    grads,ms,vs = self.begin(ps, lr, group, 'mean', 'square')
+    n = group['steps'] = group.get('steps', 0)+1
     torch._foreach_lerp_(ms, grads, 1-b1)
     torch._foreach_mul_(vs, b2)
     torch._foreach_addcmul_(vs, grads, grads, 1-b2)

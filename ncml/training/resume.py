@@ -114,7 +114,9 @@ def write_checkpoint(
             f.flush()
             os.fsync(f.fileno())
         temporary.replace(path)
-        for p in checkpoints(folder)[keep:]: p.unlink(missing_ok=True)
+        paths = checkpoints(folder)
+        i = paths.index(path) # later steps are of another training, or damaged
+        for p in paths[i:][keep:]+paths[:i]: p.unlink(missing_ok=True)
     except OSError as e:
         raise OSError(f"checkpoint: need leave to write and room on the disk in {folder}, got {e}") from e
     finally:
@@ -238,7 +240,7 @@ class Checkpoints(Callback):
         minutes:float|None=10., # or at the latest after so long
         keep:int=2, # newest ones
         resume:bool=True, # from the newest checkpoint, where there is one?
-        log=None, # called with a line of text when the training resumes
+        log=print, # called with a line of text when the training resumes
     ):
         self.folder,self.steps,self.minutes,self.keep,self.resume = Path(folder),steps,minutes,keep,resume
         self.log = log
@@ -251,13 +253,16 @@ class Checkpoints(Callback):
     def due(self):
         late = self.minutes is not None and time.monotonic()-self.last>60*self.minutes
         return late or bool(self.steps) and self.learn.train_iter%self.steps==0
+    def trained_for(self): return getattr(self.learn, 'trained_for', dict)() # of ncml's learners
     def seconds(self): return time.monotonic()-self.start # of training, in all processes
 
 # %% ../../nbs/training/00_resume.ipynb #d99fab42
 @patch
 def note(self:Checkpoints, number, frame=None):
     "A handler of signals: the first ends `fit` after its step, a second one at once"
-    if not self.number: self.number = number
+    if not self.number:
+        self.number = number
+        os.write(2, b'ends after this step, and saves; a second signal ends at once, without\n')
     else:
         self.twice = True
         self.handlers.close()
@@ -281,6 +286,7 @@ def state(self:Checkpoints, over:bool=False)->dict: # has the training of this e
     return dict(n_epoch=l.n_epoch, n_iter=l.n_iter, epoch=l.epoch, iter=self.done, over=over,
         train_iter=l.train_iter, pct_train=l.pct_train, seconds=self.seconds(),
         model=get_model(l.model).state_dict(), opt=l.opt.state_dict(), grads=grads if kept else None,
+        trained_for=self.trained_for(),
         callbacks={k:_state(o) for k,o in self.others().items()}, history=self.history(),
         epoch_random=gather(self.epoch_random), random=gather(random_states()))
 
@@ -318,13 +324,13 @@ def _differ(own:dict, other:dict):
 @patch
 def load(self:Checkpoints, o:dict):
     "Put network, optimizer and history into the state `o`"
-    def parts(n_epoch, n_iter, model, random):
-        own = dict(n_epoch=n_epoch, n_iter=n_iter, processes=len(random))
+    def parts(n_epoch, n_iter, model, random, trained_for):
+        own = dict(n_epoch=n_epoch, n_iter=n_iter, processes=len(random)) | trained_for
         return own | {k:list(v.shape) for k,v in model.items() if hasattr(v, 'shape')}
     if o['history'] is not None: self.history(o['history']) # a `CSVLogger` has emptied the file
     model = get_model(self.learn.model) # without DistributedDataParallel
-    got,need = _differ(parts(self.n_epoch, len(self.dls.train), model.state_dict(), gather(None)),
-        parts(*(o[k] for k in ('n_epoch','n_iter','model','random'))))
+    own = self.n_epoch,len(self.dls.train),model.state_dict(),gather(None),self.trained_for()
+    got,need = _differ(parts(*own), parts(*(o[k] for k in ('n_epoch','n_iter','model','random','trained_for'))))
     if need: raise ValueError(f"checkpoint: need the training of {self.folder}, {need}, got {got}")
     model.load_state_dict(o['model'])
     self.opt.load_state_dict(o['opt'])
@@ -334,6 +340,7 @@ def load(self:Checkpoints, o:dict):
 @patch
 def before_fit(self:Checkpoints):
     self.handlers.close() # of a `fit` that an error ended
+    self.after_train()
     self.start = self.last = time.monotonic()
     self.closed,self.pending,self.stopped = False,None,None
     self.loaded = None
@@ -348,6 +355,7 @@ def before_fit(self:Checkpoints):
 @patch
 def after_fit(self:Checkpoints):
     self.handlers.close()
+    self.after_train()
     self.closed,number,self.number = True,self.number or self.stopped,None # closed: `fit` has ended cleanly
     if number: raise signal_error(number)
 
@@ -400,6 +408,10 @@ def after_batch(self:Checkpoints):
     if number:
         self.stopped = number
         raise CancelFitException
+
+@patch
+def after_cancel_fit(self:Checkpoints):
+    if self.training and self.train_iter and not self.stopped: self.save() # another callback has stopped in a step
 
 @patch
 def after_cancel_train(self:Checkpoints): self.hold(over=True)

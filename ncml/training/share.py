@@ -31,10 +31,14 @@ def push_to_hub(
     **kwargs, # for `HfApi.upload_folder`
 )->str: # address of the commit
     "Upload a run folder to the Hugging Face Hub, with a model card"
-    card,api = model_card(json.loads((Path(path)/'config.json').read_text())),HfApi()
+    config,api = json.loads((Path(path)/'config.json').read_text()),HfApi()
+    config['data'] |= dict(source=Path(config['data']['source']).name, root='data') # no paths of this machine
+    config = {k:v for k,v in config.items() if k not in ('options','defaults')}
     api.create_repo(repo_id, private=private, exist_ok=True)
-    api.upload_file(path_or_fileobj=card.encode(), path_in_repo='README.md', repo_id=repo_id)
-    return api.upload_folder(folder_path=path, repo_id=repo_id, ignore_patterns=['checkpoints/*'], **kwargs).commit_url
+    for k,v in {'README.md':model_card(config), 'config.json':json.dumps(config, indent=1)}.items():
+        api.upload_file(path_or_fileobj=v.encode(), path_in_repo=k, repo_id=repo_id)
+    own = dict(folder_path=path, repo_id=repo_id, ignore_patterns=['checkpoints/*','config.json'])
+    return api.upload_folder(**own, **kwargs).commit_url
 
 # %% ../../nbs/training/06_share.ipynb #eda5a9fc
 def from_pretrained(
