@@ -124,7 +124,7 @@ def train_options(args:dict, o:dict, path:Path, old:dict|None=None): # options a
 def last_lines(args:dict, path:Path)->list: # of str; options as given
     "How to read the table, what the run holds, and what to do next"
     other = 'ml' if args['objective']=='ncml' else 'ncml'
-    own = f"@{args['model']}"*bool(args.get('model'))
+    own = f"@{m}" if (m := args.get('model')) else ''
     args = args | dict(run=run_path(args, other), objective=other)
     here = {k:os.path.relpath(v) for k,v in args.items() if k in ('data','run','root') and os.path.isabs(v)}
     return ["Lower bpd is better. π is the share of values changed by one level, which nobody sees. diff is what that",
