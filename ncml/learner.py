@@ -142,7 +142,8 @@ class BPDMetric(Metric):
         x = learn.yb[0]
         inner = get_model(learn.model)
         model = getattr(inner, 'model', inner) if self.raw else learn.model
-        with torch.no_grad(), evaluating(model): lp = model(x, as_time(0., x), *learn.xb[2:])
+        f = model.log_prob if self.raw else model # DistributedDataParallel has `forward` alone
+        with torch.no_grad(), evaluating(model): lp = f(x, as_time(0., x), *learn.xb[2:])
         b = learn.to_detach(bits_per_dim(lp, x), cpu=False) # fastai gathers them, each image once
         self.total,self.count = self.total + b.sum(),self.count + len(b)
 

@@ -66,7 +66,6 @@ def new_learner(dls, o:dict):
     from ncml.ncpn import preset
     from ncml.training.sight import LevelLosses, Sight
     own,net = o['model'] and own_model(o['model'], dls, o),net_changes(o['net'])
-    if own and o['dropout']: raise ValueError(f"dropout: need none with a model of your own, got {o['dropout']:g}")
     changes = net if own else dict(dropout=o['dropout']) | net
     same = {k:o[k] for k in ('sde','levels','t_max','class_cond','bf16','compile')}
     same |= dict(ema=o['ema'] or None, metrics=[BPDMetric(raw=True)]*(o['ema']>0),
@@ -212,6 +211,7 @@ def ncml_train(
         size=(size, 1), bs=(bs, 2), lr=(lr, 0), ema=(ema, 0), sight=(sight, 1), seed=(seed, 0))
     choice('objective', objective, ('ncml','ml'))
     choice('sde', sde, ('vp','subvp','ve'))
+    if model and dropout: raise ValueError(f"dropout: need none with a model of your own, got {dropout:g}")
     path,o = run_path(args, objective),with_defaults(args)
     net_changes(net)
     return write_run(args, o, path)

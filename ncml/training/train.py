@@ -13,6 +13,7 @@ import shlex
 import shutil
 import signal
 import sys
+import tempfile
 import time
 import warnings
 from contextlib import nullcontext
@@ -173,7 +174,12 @@ def fit_into(
         ended,why = _keeps(learn, watch.bad, lr, ended),None
         if cb.stopped: why = signal.Signals(cb.stopped).name
         elif ended and (watch.bad or not cb.closed): why = f'{type(ended).__name__}: {ended}'
-        _save(folder, learn, info, lr, cb.seconds(), why)
+        own = learn,info,lr,cb.seconds(),why
+        try: _save(folder, *own)
+        except OSError as e:
+            other = tempfile.mkdtemp(prefix='ncml-') # often on another disk
+            _save(Path(other), *own)
+            raise OSError(f"{e}; what was trained is in {other}") from e
     return ended or cb.number and signal_error(cb.number) # one that came while the files were written
 
 # %% ../../nbs/training/01_train.ipynb #aecd2c83
