@@ -382,7 +382,7 @@ def data_init(
 # %% ../nbs/03_ncpn.ipynb #9bab9682
 presets = {
     'tiny': dict(n_filters=32, n_blocks=1, n_mix=5, n_heads=0), # 8×8, a CPU, minutes
-    'small': dict(n_filters=64, n_heads=4), # 32×32, a CPU, hours
+    'small': dict(n_filters=64, n_heads=0), # 32×32, a CPU, hours
     'medium': dict(n_filters=96, n_blocks=3), # 32×32, one GPU, hours
     'papers': dict(n_filters=160, n_blocks=5, d_emb=640), # GPUs, days
     'pixelcnn++': dict(n_filters=160, n_blocks=5, n_heads=0, t_max=None), # no attention, no noise
