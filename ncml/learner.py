@@ -436,10 +436,11 @@ def _checkpoints(folder): return any(folder.glob('checkpoints/*.safetensors'))
 
 def _empty(paths, name, folder):
     "Remove what a killed process left, unless it can be resumed"
+    for p in (folder, paths[0]):
+        got = f"{str(p)!r}, an unfinished training; resume it, or remove it"
+        _need(not _checkpoints(p), f"{name}: need a new name, got {got}")
     for p in paths[:1] if folder.exists() else paths: # a process may have been killed between two files
         _need(not p.exists(), f"{name}: need a new name, got {str(p)!r}; choose another or remove it")
-    got = f"{str(folder)!r}, an unfinished training; resume it, or remove it"
-    _need(not _checkpoints(folder), f"{name}: need a new name, got {got}")
     if folder.exists(): warnings.warn(f"{folder} is replaced; the process that wrote it was killed", stacklevel=5)
     shutil.rmtree(folder, ignore_errors=True)
 
@@ -451,6 +452,8 @@ def _locked(paths, name, resume=False):
     one = path.exists()!=folder.exists()
     got = 'both' if path.exists() else 'none'
     _need(one or not resume, f"{name}: need {str(path)!r} or {str(folder)!r}, got {got}")
+    goes_on = _checkpoints(path) or _checkpoints(folder)
+    _need(goes_on or not resume, f"{name}: need an unfinished training, got {str(path)!r}, which has no checkpoints")
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(f'{folder}.lock') # outside: Windows renames no folder with open files
     try: lock.acquire(timeout=0)
@@ -621,14 +624,18 @@ def _of_format_2(config, weights):
     def name(k): return k.replace('double_.', 'upsample.').replace('halve.', 'downsample.')
     return {**config, 'model':model},{name(k):v for k,v in weights.items()}
 
-def _network(config, weights, factory):
-    "The model of a configuration, with these weights"
-    m,own = config['model'],config.get('factory')
-    if own:
-        _need(factory, f"a model of {own!r}, whose code is not executed by itself; pass factory=, a function of {m}")
-        model = factory(**m)
+def _foreign(config, weights, factory):
+    "The model that a factory makes, with these weights"
+    need = f"factory: need one for a model of {config['factory']!r}, whose code is not executed by itself"
+    _need(factory, f"{need}: a function of {config['model']}, got none")
+    with _needs(need):
+        model = factory(**config['model'])
         model.load_state_dict(weights)
-        return model
+    return model
+
+def _network(config, weights):
+    "The network of a configuration, with these weights"
+    m = config['model']
     _need(m['n_blocks']*m['n_scales']<=len(weights), f"{m['n_blocks']} blocks, more than weights")
     with torch.device('meta'): model = NCPN(**m) # allocates nothing and takes the tensors as they are
     model.load_state_dict(weights, assign=True)
@@ -646,8 +653,9 @@ def load_run(
     with reads(_weights):
         weights = _read_weights(path/_weights, config)
         if config['format']==2: config,weights = _of_format_2(config, weights)
-        model = _network(config, weights, factory)
-        if not hasattr(model, 'n_bits'): model.n_bits = config.get('data', {}).get('n_bits')
+        if 'factory' not in config: model = _network(config, weights)
+    if 'factory' in config: model = _foreign(config, weights, factory)
+    if not hasattr(model, 'n_bits'): model.n_bits = config.get('data', {}).get('n_bits')
     return Run(model.to(device).eval(), get_sde(**config['sde']), config, path)
 
 # %% ../nbs/06_learner.ipynb #e1f0a003

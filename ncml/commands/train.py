@@ -86,7 +86,8 @@ def unfinished(path:Path)->dict: # a run folder
     for p in (path, path.with_name(f'{path.name}.partial')):
         if (p/'config.json').is_file() and any(p.glob('checkpoints/*.safetensors')):
             if 'defaults' in (config := json.loads((p/'config.json').read_text())): return config
-    raise ValueError(f"resume: need a run of ncml_train that has checkpoints, got {str(path)!r}")
+    got = 'a finished one, or one killed in its first ten minutes' if path.is_dir() else 'none'
+    raise ValueError(f"resume: need an unfinished run of ncml_train in {str(path)!r}, got {got}")
 
 def same_images(data:dict, old:dict): # 'data' of the configurations
     if data['digest']==old['digest']: return
@@ -162,7 +163,8 @@ def resume_run(args:dict, path:Path)->Path: # the options beside `resume`
     old = unfinished(path)
     options,o = ({k:p.default for k,p in own.items()} | old[k] for k in ('options','defaults'))
     if args['model']!=o['model']: # the code that a folder names is not executed by itself
-        raise ValueError(f"model: need --model {o['model']} again, got {args['model']}")
+        need = f"--model {o['model']} again" if o['model'] else 'no --model'
+        raise ValueError(f"model: need {need}, got {args['model']}")
     if args['device'] is not None: options['device'] = o['device'] = args['device']
     return write_run(options, o, path, old)
 
@@ -181,7 +183,7 @@ def ncml_train(
     class_cond:store_true=False, # condition on the labels
     arch:str=None, # 'tiny', 'small', 'medium', 'papers' or 'pixelcnn++' (default: by image size)
     net:str=None, # changes to it, such as n_filters=64,n_blocks=2,n_heads=0 (default: none)
-    model:str=None, # module:factory for a network of your own
+    model:str=None, # module:factory of your own network, called with shape, n_bits, t_max, n_classes
     dropout:float=None, # share of features set to 0 (default: 0.35 for the digits, else 0)
     epochs:int=None, # passes over the images (default: 24 for the digits, else 10)
     minutes:float=None, # or train for so long (default: by epochs)

@@ -233,6 +233,7 @@ class _Rest:
 class Checkpoints(Callback):
     "Save the whole state of a training now and then and at signals, and resume from the newest checkpoint"
     order,loaded,pending,number,stopped,twice,closed = 1000,None,None,None,None,False,False # after all other callbacks
+    finished = False # has a `fit` of this callback reached its end? Another one begins anew
     handlers = ExitStack() # one for all, so that a `fit` restores what another one left
     def __init__(self,
         folder:str|Path, # of the checkpoints
@@ -339,12 +340,14 @@ def load(self:Checkpoints, o:dict):
 # %% ../../nbs/training/00_resume.ipynb #04e44c24
 @patch
 def before_fit(self:Checkpoints):
+    self.run = not hasattr(self.learn, 'lr_finder')
+    if not self.run: return
     self.handlers.close() # of a `fit` that an error ended
     self.after_train()
     self.start = self.last = time.monotonic()
     self.closed,self.pending,self.stopped = False,None,None
     self.loaded = None
-    if self.resume: self.loaded = of_first(None if rank_distrib() else read_checkpoint(self.folder))
+    if self.resume and not self.finished: self.loaded = of_first(None if rank_distrib() else read_checkpoint(self.folder))
     if o := self.loaded:
         self.load(o)
         self.start -= o['seconds']
@@ -357,6 +360,7 @@ def after_fit(self:Checkpoints):
     self.handlers.close()
     self.after_train()
     self.closed,number,self.number = True,self.number or self.stopped,None # closed: `fit` has ended cleanly
+    self.finished = not number
     if number: raise signal_error(number)
 
 # %% ../../nbs/training/00_resume.ipynb #1d0232f8

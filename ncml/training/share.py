@@ -7,6 +7,7 @@ __all__ = ['model_card', 'push_to_hub', 'from_pretrained']
 
 # %% ../../nbs/training/06_share.ipynb #195df66f
 import json
+import shlex
 from pathlib import Path
 from huggingface_hub import HfApi, snapshot_download
 from ..learner import Run, load_run
@@ -19,8 +20,7 @@ def model_card(config:dict)->str: # Markdown
     rows = dict(data=data.get('source'), shape=data.get('shape'), bits=data.get('n_bits'), noise=config.get('noise'),
         command=training.get('command'), seed=training.get('seed'), steps=training.get('steps'), figures=figures)
     own = [f'- {k}: `{v}`' for k,v in rows.items() if v not in (None, {})]
-    use = ['', 'from ncml.training.share import from_pretrained', "run = from_pretrained('this/repository')"]
-    use = ['    '+o for o in use]
+    use = ['', '```python', 'from ncml.training.share import from_pretrained', "run = from_pretrained('this/repository')", '```', '']
     return '\n'.join([*top, 'A run folder of [ncml](https://github.com/ncml/ncml).', '', *own, *use])
 
 # %% ../../nbs/training/06_share.ipynb #cdc2c339
@@ -34,6 +34,9 @@ def push_to_hub(
     config,api = json.loads((Path(path)/'config.json').read_text()),HfApi()
     config['data'] |= dict(source=Path(config['data']['source']).name, root='data') # no paths of this machine
     config = {k:v for k,v in config.items() if k not in ('options','defaults')}
+    t = {k:v for k,v in config.get('training', {}).items() if k not in ('data','root','run')}
+    words = [Path(o).name if '/' in o else o for o in shlex.split(t.get('command') or '')]
+    config['training'] = t | dict(command=shlex.join(words))
     api.create_repo(repo_id, private=private, exist_ok=True)
     for k,v in {'README.md':model_card(config), 'config.json':json.dumps(config, indent=1)}.items():
         api.upload_file(path_or_fileobj=v.encode(), path_in_repo=k, repo_id=repo_id)

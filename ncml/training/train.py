@@ -186,8 +186,9 @@ def fit_into(
 def go_on(path, config:dict)->str: # of a run
     "The command that resumes a training"
     if 'options' not in config: return f'train_run(learn, {str(path)!r}, resume=True)'
-    model = config['options'].get('model')
-    return shlex.join(['ncml_train', '--resume', str(path), *(['--model', model] if model else [])])
+    model,k = config['options'].get('model'),config['training'].get('processes', 1)
+    launch = f'torchrun --standalone --nproc_per_node {k} --no-python -- '*(k>1)
+    return launch + shlex.join(['ncml_train', '--resume', str(path), *(['--model', model] if model else [])])
 
 def end_run(path:str|Path, ended:BaseException|None, learn)->Run: # as `load_run` reads it
     "The run that `fit_into` wrote, without the checkpoints of a finished training; `ended` is raised"
