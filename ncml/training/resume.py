@@ -347,7 +347,8 @@ def before_fit(self:Checkpoints):
     self.start = self.last = time.monotonic()
     self.closed,self.pending,self.stopped = False,None,None
     self.loaded = None
-    if self.resume and not self.finished: self.loaded = of_first(None if rank_distrib() else read_checkpoint(self.folder))
+    if self.resume and not self.finished:
+        self.loaded = of_first(None if rank_distrib() else read_checkpoint(self.folder))
     if o := self.loaded:
         self.load(o)
         self.start -= o['seconds']

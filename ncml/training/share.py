@@ -20,7 +20,8 @@ def model_card(config:dict)->str: # Markdown
     rows = dict(data=data.get('source'), shape=data.get('shape'), bits=data.get('n_bits'), noise=config.get('noise'),
         command=training.get('command'), seed=training.get('seed'), steps=training.get('steps'), figures=figures)
     own = [f'- {k}: `{v}`' for k,v in rows.items() if v not in (None, {})]
-    use = ['', '```python', 'from ncml.training.share import from_pretrained', "run = from_pretrained('this/repository')", '```', '']
+    use = ['', '```python', 'from ncml.training.share import from_pretrained',
+        "run = from_pretrained('this/repository')", '```', '']
     return '\n'.join([*top, 'A run folder of [ncml](https://github.com/ncml/ncml).', '', *own, *use])
 
 # %% ../../nbs/training/06_share.ipynb #cdc2c339
