@@ -177,8 +177,11 @@ def fit_into(
         own = learn,info,lr,cb.seconds(),why
         try: _save(folder, *own)
         except OSError as e:
-            other = tempfile.mkdtemp(prefix='ncml-') # often on another disk
-            _save(Path(other), *own)
+            other = Path(tempfile.mkdtemp(prefix='ncml-')) # often on another disk
+            try: _save(other, *own)
+            except OSError:
+                other.rmdir()
+                raise
             raise OSError(f"{e}; what was trained is in {other}") from e
     return ended or cb.number and signal_error(cb.number) # one that came while the files were written
 
