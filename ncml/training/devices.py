@@ -6,6 +6,7 @@
 __all__ = ['processes', 'RankDL', 'EachLoss', 'RankTrainer', 'distributed']
 
 # %% ../../nbs/training/05_devices.ipynb #42c25205
+import gc
 import tempfile
 import warnings
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from fastai.distributed import DistributedDL, DistributedTrainer
 from fastai.learner import AvgLoss
 from fastai.torch_core import num_distrib, rank_distrib
 from ..learner import BPDLoss
+from .resume import cpu_group
 
 # %% ../../nbs/training/05_devices.ipynb #77a72e01
 @contextmanager
@@ -26,6 +28,8 @@ def processes(device='cpu'): # or 'cuda', of this process
     if num_distrib()>1: PartialState(cpu=torch.device(device).type=='cpu')
     yield
     if dist.is_initialized():
+        cpu_group.cache_clear()
+        gc.collect() # threads of a group that outlives the world may abort the process
         dist.destroy_process_group()
         PartialState._reset_state()
 

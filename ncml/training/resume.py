@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['pack', 'unpack', 'random_states', 'set_random_states', 'to_checkpoint', 'write_checkpoint', 'checkpoints',
-           'read_checkpoint', 'signal_error', 'end_now', 'on_signals', 'gather', 'of_first', 'largest', 'Checkpoints']
+           'read_checkpoint', 'signal_error', 'end_now', 'on_signals', 'cpu_group', 'gather', 'of_first', 'largest',
+           'Checkpoints']
 
 # %% ../../nbs/training/00_resume.ipynb #4f59ce49
 import hashlib
@@ -167,25 +168,25 @@ def on_signals(f): # of `number, frame`
 
 # %% ../../nbs/training/00_resume.ipynb #91a8544e
 @cache
-def _messages(world): return dist.new_group(backend='gloo') # of CPUs
+def cpu_group(world): return dist.new_group(backend='gloo') # of CPUs
 
 def gather(o)->list: # one for each process
     "The objects `o` of all processes, by rank"
     if not dist.is_initialized(): return [o]
     out = [None]*num_distrib()
-    dist.all_gather_object(out, o, _messages(dist.group.WORLD))
+    dist.all_gather_object(out, o, cpu_group(dist.group.WORLD))
     return out
 
 def of_first(o):
     "The object `o` of rank 0"
     box = [o]
-    if dist.is_initialized(): dist.broadcast_object_list(box, 0, _messages(dist.group.WORLD))
+    if dist.is_initialized(): dist.broadcast_object_list(box, 0, cpu_group(dist.group.WORLD))
     return box[0]
 
 def largest(*values)->list: # of float
     "The largest of each number over the processes"
     v = torch.tensor(values, dtype=torch.float64)
-    if dist.is_initialized(): dist.all_reduce(v, dist.ReduceOp.MAX, _messages(dist.group.WORLD))
+    if dist.is_initialized(): dist.all_reduce(v, dist.ReduceOp.MAX, cpu_group(dist.group.WORLD))
     return v.tolist()
 
 # %% ../../nbs/training/00_resume.ipynb #c2f11011
