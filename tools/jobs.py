@@ -1,0 +1,194 @@
+#!/usr/bin/env python3
+"""A queue of jobs from a file, in order, each with a time limit; what did not finish goes on at the next call.
+
+    python tools/jobs.py tools/experiments.yaml runs/experiments --data .
+    python tools/jobs.py tools/gpu.yaml work --data pack/data --seconds 560 --out out --back pack/back
+
+A job is an entry with `name`, `run` (a command, in which {dir} is the folder of the job, {name} its name, {work} that of all jobs, and
+{data} an argument), `resume` (the command that goes on from what {dir} holds), `seconds` (its limit) and `after` (names of jobs that must
+be done before). WORK/NAME holds log.txt, record.json and what the command writes. At the limit the job gets SIGTERM, later SIGKILL.
+
+With `--out`, everything below WORK comes out as a few files of at most 16 MiB, renewed while a job runs: small.zip with all small files,
+and NAME.tar.0, NAME.tar.1, … with the newest checkpoint of a job, or its weights. `tools/gpu.py collect` and `--back` read them."""
+import fnmatch
+import hashlib
+import io
+import json
+import os
+import signal
+import shlex
+import subprocess
+import sys
+import tarfile
+import threading
+import time
+import zipfile
+from datetime import datetime, timezone
+from itertools import product
+from pathlib import Path
+import yaml
+from fastcore.script import call_parse
+from filelock import FileLock
+
+small,piece,grace = 2**20,2**24,20. # bytes of a small file, of a file that comes back; seconds from SIGTERM to SIGKILL
+
+def put(path, data):
+    "Write whole or not at all"
+    part = path.with_name(f'.{path.name}.part')
+    part.write_bytes(data)
+    part.replace(path)
+
+class Rest(dict):
+    def __missing__(self, k): return f'{{{k}}}' # for later
+
+def each(job):
+    "The jobs of an entry with `for`"
+    keys = {k:v if isinstance(v, dict) else {o:o for o in v} for k,v in job.pop('for', {}).items()}
+    for o in product(*keys.values()):
+        names = Rest(zip(keys, o, strict=True))
+        values = Rest({k:keys[k][v] for k,v in names.items()})
+        own = {k:v.format_map(names if k=='name' else values) if isinstance(v, str) else v for k,v in job.items()}
+        yield own | ({'after': [a.format_map(names) for a in job['after']]} if 'after' in job else {})
+
+def read_queue(file, names=None):
+    "The jobs of a file; raises where an entry is unknown or a name is there twice"
+    jobs = [o for job in yaml.safe_load(Path(file).read_text(encoding='utf-8')) for o in each(job)]
+    known = {'name','run','resume','seconds','after'}
+    for o in jobs:
+        if not {'name','run'}<=o.keys()<=known: raise ValueError(f"queue: need name and run, of {sorted(known)}, got {o}")
+        if set(o.get('after', []))-{j['name'] for j in jobs}: raise ValueError(f"queue: need known jobs in after, got {o}")
+    if len({o['name'] for o in jobs})<len(jobs): raise ValueError("queue: need a name for each job")
+    return [o for o in jobs if not names or any(fnmatch.fnmatch(o['name'], n) for n in names.split(','))]
+
+def record(folder):
+    try: return json.loads((folder/'record.json').read_text())
+    except (OSError, ValueError): return {}
+
+def newest(folder):
+    "The newest checkpoint below a job's folder with its run, else its weights: files, relative to the folder"
+    saved = sorted(folder.rglob('checkpoints/*.safetensors'), key=lambda p: p.stat().st_mtime)
+    weights = [p for p in folder.rglob('weights.safetensors') if saved and p.parent==saved[-1].parent.parent or not saved]
+    return [p.relative_to(folder) for p in saved[-1:]+weights if p.stat().st_size>small]
+
+# %% What comes out
+class Outbox:
+    "Everything below `work` in few files: small ones in one archive, the large ones of a job in pieces"
+    def __init__(self, work, out, most=7): # pieces
+        self.work,self.out,self.most,self.sent,self.lock = work,out,most,{},threading.Lock()
+        out.mkdir(parents=True, exist_ok=True)
+
+    def small_files(self):
+        for p in sorted(self.work.rglob('*')):
+            if p.is_file() and p.stat().st_size<=small and not p.name.startswith('.'): yield p
+
+    def renew(self):
+        with self.lock:
+            b = io.BytesIO()
+            with zipfile.ZipFile(b, 'w', zipfile.ZIP_DEFLATED) as z:
+                for p in self.small_files(): z.write(p, p.relative_to(self.work))
+            if len(b.getvalue())<=piece: put(self.out/'small.zip', b.getvalue())
+            for folder in sorted(p for p in self.work.iterdir() if p.is_dir()): self.large(folder)
+
+    def large(self, folder):
+        "Pieces of the newest large files; older pieces stay until the new ones are whole"
+        files = newest(folder)
+        stamp = [(str(p), (folder/p).stat().st_mtime_ns) for p in files]
+        if not files or self.sent.get(folder.name)==stamp: return
+        b = io.BytesIO()
+        with tarfile.open(fileobj=b, mode='w') as t:
+            for p in files: t.add(folder/p, p)
+        n = -(-len(b.getvalue())//piece)
+        other = sum(1 for p in self.out.glob('*.tar.*') if not p.name.startswith(f'{folder.name}.tar.'))
+        if n+other>self.most: return print(f"{folder.name}: no room for {n} pieces beside {other}", flush=True)
+        digest = hashlib.sha256(b.getvalue()).hexdigest()[:8]
+        for i in range(n): put(self.out/f'{folder.name}.tar.{digest}.{n}.{i}', b.getvalue()[i*piece:(i+1)*piece])
+        for p in self.out.glob(f'{folder.name}.tar.*'):
+            if digest not in p.name: p.unlink()
+        self.sent[folder.name] = stamp
+
+def unpack(out, work):
+    "The inverse of `Outbox`: the names of the jobs whose large files are there whole"
+    if (out/'small.zip').exists():
+        with zipfile.ZipFile(out/'small.zip') as z: z.extractall(work)
+    whole = []
+    for p in sorted(out.glob('*.tar.*.0')):
+        name,digest,n = p.name.rsplit('.', 4)[0],*p.name.split('.')[-3:-1]
+        parts = [out/f'{name}.tar.{digest}.{n}.{i}' for i in range(int(n))]
+        b = b''.join(o.read_bytes() for o in parts if o.exists())
+        if hashlib.sha256(b).hexdigest()[:8]!=digest: continue # cut off while it was written
+        with tarfile.open(fileobj=io.BytesIO(b)) as t: t.extractall(work/name, filter='data')
+        whole.append(name)
+    return whole
+
+# %% One job
+def end(p, seconds):
+    "Wait for a process group at most so long; SIGTERM, then SIGKILL: did it end by itself?"
+    for s,wait in ((None, seconds), (signal.SIGTERM, grace), (signal.SIGKILL, None)):
+        if s: os.killpg(p.pid, s)
+        try: return p.wait(wait), s is None
+        except subprocess.TimeoutExpired: pass
+
+def run_job(job, folder, values, limit):
+    "Run a job for at most `limit` seconds; its record"
+    folder.mkdir(parents=True, exist_ok=True)
+    old = record(folder)
+    goes_on = 'resume' in job and any(folder.rglob('checkpoints/*.safetensors'))
+    command = job['resume' if goes_on else 'run'].format(dir=folder, name=job['name'], **values)
+    r = dict(name=job['name'], command=command, status='running', seconds=old.get('seconds', 0.), calls=old.get('calls', 0)+1,
+        begun=datetime.now(timezone.utc).isoformat(timespec='seconds'))
+    def write(): put(folder/'record.json', (json.dumps(r, indent=1)+'\n').encode())
+    write()
+    print(f"{job['name']}: {command}", flush=True)
+    start,before = time.monotonic(),r['seconds']
+    with open(folder/'log.txt', 'ab') as log:
+        p = subprocess.Popen(shlex.split(command), stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True)
+        try: rc,own = end(p, limit)
+        except BaseException:
+            end(p, 0)
+            raise
+        finally:
+            r |= dict(seconds=round(before+time.monotonic()-start, 1), rc=p.returncode)
+            r['status'] = 'done' if p.returncode==0 else 'stopped'
+            write()
+    if own and rc: r['status'] = 'failed'
+    write()
+    print(f"{job['name']}: {r['status']}, {time.monotonic()-start:.0f} s", flush=True)
+    return r
+
+@call_parse
+def main(
+    queue:str, # file of jobs
+    work:str, # folder of the jobs
+    data:str='.', # {data} of the commands
+    out:str=None, # folder of a few files with everything, renewed as the jobs go (default: none)
+    back:str=None, # `out` of an earlier call, to go on from
+    seconds:float=None, # of the whole call (default: without limit)
+    only:str=None, # names or patterns of the jobs, separated by commas (default: all)
+    every:float=20., # seconds between two renewals of `out`
+):
+    "Run the jobs of a queue that are not done"
+    jobs,work,begin = read_queue(queue, only),Path(work),time.monotonic()
+    work.mkdir(parents=True, exist_ok=True)
+    def left(): return float('inf') if seconds is None else seconds-(time.monotonic()-begin)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143)) # the job saves, too
+    values = dict(data=data, work=work, python=sys.executable)
+    with FileLock(work/'.lock').acquire(timeout=0):
+        if back and not any(work.glob('*/record.json')): print('back:', unpack(Path(back), work))
+        box = Outbox(work, Path(out)) if out else None
+        stop = threading.Event()
+        def renew():
+            while not stop.wait(every): box.renew()
+        if box: threading.Thread(target=renew, daemon=True).start()
+        try:
+            for job in jobs:
+                folder = work/job['name']
+                needs = [o for o in job.get('after', []) if record(work/o).get('status')!='done']
+                if record(folder).get('status')=='done' or needs: continue
+                limit = min(job.get('seconds') or float('inf'), left()-grace-10)
+                if limit<5: break
+                run_job(job, folder, values, None if limit==float('inf') else limit)
+                if box: box.renew()
+        finally:
+            stop.set()
+            if box: box.renew()
+    for job in jobs: print(f"{job['name']:24}{record(work/job['name']).get('status', 'waits')}")
