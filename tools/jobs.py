@@ -4,12 +4,13 @@
     python tools/jobs.py tools/experiments.yaml runs/experiments --data .
     python tools/jobs.py tools/gpu.yaml work --data pack/data --seconds 560 --out out --back pack/back
 
-A job is an entry with `name`, `run` (a command, in which {dir} is the folder of the job, {name} its name, {work} that of all jobs, and
-{data} an argument), `resume` (the command that goes on from what {dir} holds), `seconds` (its limit) and `after` (names of jobs that must
+A job is an entry with `name`, `run` (a command, in which {dir} is the folder of the job, {name} its name, {work} that of all jobs, {python} this Python, {tools} the
+folder of this script, {data} and {extra} arguments), `resume` (the command that goes on from what {dir} holds), `seconds` (its limit) and `after` (names of jobs that must
 be done before). WORK/NAME holds log.txt, record.json and what the command writes. At the limit the job gets SIGTERM, later SIGKILL.
 
 With `--out`, everything below WORK comes out as a few files of at most 16 MiB, renewed while a job runs: small.zip with all small files,
-and NAME.tar.0, NAME.tar.1, … with the newest checkpoint of a job, or its weights. `tools/gpu.py collect` and `--back` read them."""
+and NAME.tar.DIGEST.N.I, piece I of N, with the newest checkpoint of a job, or its weights, as long as all pieces are at most 48 MiB.
+`--back` and `tools/gpu.py` read them."""
 import fnmatch
 import hashlib
 import io
@@ -30,7 +31,8 @@ import yaml
 from fastcore.script import call_parse
 from filelock import FileLock
 
-small,piece,grace = 2**20,2**24,20. # bytes of a small file, of a file that comes back; seconds from SIGTERM to SIGKILL
+small,piece,grace = 2**20,2**24,20. # bytes of a small file, of a file that comes out; seconds from SIGTERM to SIGKILL
+room,most = 3*piece,7 # bytes and number of all pieces
 
 def put(path, data):
     "Write whole or not at all"
@@ -73,9 +75,12 @@ def newest(folder):
 # %% What comes out
 class Outbox:
     "Everything below `work` in few files: small ones in one archive, the large ones of a job in pieces"
-    def __init__(self, work, out, most=7): # pieces
-        self.work,self.out,self.most,self.sent,self.lock = work,out,most,{},threading.Lock()
+    def __init__(self, work, out, new=True): # only what is new in `work`?
+        self.work,self.out,self.lock = work,out,threading.Lock()
+        self.sent = {p.name:self.stamp(p) for p in work.iterdir() if p.is_dir() and new}
         out.mkdir(parents=True, exist_ok=True)
+
+    def stamp(self, folder): return [(str(p), (folder/p).stat().st_mtime_ns) for p in newest(folder)]
 
     def small_files(self):
         for p in sorted(self.work.rglob('*')):
@@ -91,20 +96,19 @@ class Outbox:
 
     def large(self, folder):
         "Pieces of the newest large files; older pieces stay until the new ones are whole"
-        files = newest(folder)
-        stamp = [(str(p), (folder/p).stat().st_mtime_ns) for p in files]
-        if not files or self.sent.get(folder.name)==stamp: return
+        stamp = self.stamp(folder)
+        if self.sent.get(folder.name, [])==stamp: return
         b = io.BytesIO()
-        with tarfile.open(fileobj=b, mode='w') as t:
-            for p in files: t.add(folder/p, p)
-        n = -(-len(b.getvalue())//piece)
-        other = sum(1 for p in self.out.glob('*.tar.*') if not p.name.startswith(f'{folder.name}.tar.'))
-        if n+other>self.most: return print(f"{folder.name}: no room for {n} pieces beside {other}", flush=True)
-        digest = hashlib.sha256(b.getvalue()).hexdigest()[:8]
-        for i in range(n): put(self.out/f'{folder.name}.tar.{digest}.{n}.{i}', b.getvalue()[i*piece:(i+1)*piece])
+        with tarfile.open(fileobj=b, mode='w:gz', compresslevel=1) as t: # rounded weights are half zeros
+            for p,_ in stamp: t.add(folder/p, p)
+        b,other = b.getvalue(),[p for p in self.out.glob('*.tar.*') if not p.name.startswith(f'{folder.name}.tar.')]
+        n,digest = -(-len(b)//piece),hashlib.sha256(b).hexdigest()[:8]
+        self.sent[folder.name] = stamp
+        if n+len(other)>most or len(b)+sum(p.stat().st_size for p in other)>room:
+            return print(f"{folder.name}: no room for {len(b)/1e6:.0f} MB", flush=True)
+        for i in range(n): put(self.out/f'{folder.name}.tar.{digest}.{n}.{i}', b[i*piece:(i+1)*piece])
         for p in self.out.glob(f'{folder.name}.tar.*'):
             if digest not in p.name: p.unlink()
-        self.sent[folder.name] = stamp
 
 def unpack(out, work):
     "The inverse of `Outbox`: the names of the jobs whose large files are there whole"
@@ -116,7 +120,7 @@ def unpack(out, work):
         parts = [out/f'{name}.tar.{digest}.{n}.{i}' for i in range(int(n))]
         b = b''.join(o.read_bytes() for o in parts if o.exists())
         if hashlib.sha256(b).hexdigest()[:8]!=digest: continue # cut off while it was written
-        with tarfile.open(fileobj=io.BytesIO(b)) as t: t.extractall(work/name, filter='data')
+        with tarfile.open(fileobj=io.BytesIO(b), mode='r:gz') as t: t.extractall(work/name, filter='data')
         whole.append(name)
     return whole
 
@@ -142,12 +146,15 @@ def run_job(job, folder, values, limit):
     start,before = time.monotonic(),r['seconds']
     with open(folder/'log.txt', 'ab') as log:
         p = subprocess.Popen(shlex.split(command), stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True)
+        r['pid'] = p.pid
+        write()
         try: rc,own = end(p, limit)
         except BaseException:
             end(p, 0)
             raise
         finally:
             r |= dict(seconds=round(before+time.monotonic()-start, 1), rc=p.returncode)
+            r.pop('pid')
             r['status'] = 'done' if p.returncode==0 else 'stopped'
             write()
     if own and rc: r['status'] = 'failed'
@@ -160,6 +167,7 @@ def main(
     queue:str, # file of jobs
     work:str, # folder of the jobs
     data:str='.', # {data} of the commands
+    extra:str='', # {extra} of the commands
     out:str=None, # folder of a few files with everything, renewed as the jobs go (default: none)
     back:str=None, # `out` of an earlier call, to go on from
     seconds:float=None, # of the whole call (default: without limit)
@@ -171,7 +179,7 @@ def main(
     work.mkdir(parents=True, exist_ok=True)
     def left(): return float('inf') if seconds is None else seconds-(time.monotonic()-begin)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143)) # the job saves, too
-    values = dict(data=data, work=work, python=sys.executable)
+    values = dict(data=data, extra=extra, work=work, python=sys.executable, tools=os.path.relpath(Path(__file__).parent))
     with FileLock(work/'.lock').acquire(timeout=0):
         if back and not any(work.glob('*/record.json')): print('back:', unpack(Path(back), work))
         box = Outbox(work, Path(out)) if out else None
@@ -184,8 +192,9 @@ def main(
                 folder = work/job['name']
                 needs = [o for o in job.get('after', []) if record(work/o).get('status')!='done']
                 if record(folder).get('status')=='done' or needs: continue
-                limit = min(job.get('seconds') or float('inf'), left()-grace-10)
-                if limit<5: break
+                rest = left()-grace-10
+                if rest<5: break
+                limit = min(job.get('seconds') or float('inf'), rest)
                 run_job(job, folder, values, None if limit==float('inf') else limit)
                 if box: box.renew()
         finally:

@@ -157,11 +157,13 @@ def fit_into(
     minutes:float|None=None, # instead of `epochs`
     info:dict|None=None, # further entries of the configuration, such as dict(data=…)
     nonfinite:str='stop', # where the loss is not finite; or 'skip' the step
+    save_every:float=10., # minutes between two checkpoints
 )->BaseException|None: # the signal or error that ended the training early
     "Fit `learn` from the newest checkpoint in `folder`, if any; write weights, configuration and history"
     name,ended,before,info = str(folder).removesuffix('.partial'),None,learn.path,info or {}
     lr = learn.lr if lr is None else lr
-    cb,watch = Checkpoints(folder/'checkpoints', log=lambda o: print(f"{o}, from {name}", flush=True)),Watch(nonfinite)
+    def log(o): print(f"{o}, from {name}", flush=True)
+    cb,watch = Checkpoints(folder/'checkpoints', minutes=save_every, log=log),Watch(nonfinite)
     learn.recorder.losses,learn.recorder.values = [],[] # of an earlier fit
     if read_checkpoint(cb.folder) is None: _save(folder, learn, info, lr, 0.) # damaged ones raise
     with on_signals(cb.note):
@@ -210,11 +212,11 @@ def train_run(
     path:str|Path, # run folder to make
     epochs:int=10, lr:float|None=None, minutes:float|None=None, info:dict|None=None, # as in `fit_into`
     resume:bool=False, # go on with the unfinished training in `path`?
-    nonfinite:str='stop', # as in `fit_into`
+    nonfinite:str='stop', save_every:float=10., # as in `fit_into`
 )->Run: # as `load_run` reads it
     "Fit `learn` and write its run folder: weights, configuration, history"
     with new_folder(path, resume=resume) as folder:
-        ended = fit_into(folder, learn, epochs, lr, minutes, info, nonfinite)
+        ended = fit_into(folder, learn, epochs, lr, minutes, info, nonfinite, save_every)
     return end_run(path, ended, learn)
 
 # %% ../../nbs/training/01_train.ipynb #0cd1ef6a

@@ -1,0 +1,68 @@
+#!/usr/bin/env python3
+"""What trained runs are worth: samples and their seconds, the sanity table with paired intervals, images of another kind.
+
+    python tools/gpu_draw.py pack/data runs/gpu/draw runs/gpu/ml/run runs/gpu/vp/run
+
+`draw.json` is renewed after each part; NAME.png has rows at t = 0, at T, and refined from T."""
+import time
+from pathlib import Path
+import torch
+from fastcore.script import call_parse, store_true
+from ncml.fast.cached import sample_cached
+from ncml.learner import image_digest, load_run, made_with
+from ncml.ood import ood_report
+from ncml.sampling import sample_ncml
+from ncml.sanity import lsb_flip, plus_minus_one, sanity_table, sanity_values
+from ncml.training.train import sample_rows, save_images
+from gpu_train import images, pis, save
+
+def timed(f):
+    "The seconds of the second call of `f`"
+    wait = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
+    f()
+    wait()
+    t = time.perf_counter()
+    f()
+    wait()
+    return round(time.perf_counter()-t, 3)
+
+@call_parse
+def main(
+    data:Path, # of the pack
+    out:Path, # folder of draw.json
+    runs:str, # folders of runs, separated by commas, the one to compare with first
+    n:int=64, # images to draw
+    steps:int=30, # of the refinement
+    toy:store_true=False, # small sizes
+):
+    "Draw, test, compare"
+    device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    torch.backends.cudnn.benchmark,torch.backends.cudnn.allow_tf32 = True,False
+    if toy: n,steps = 4,3
+    loaded = {p.parent.name:load_run(p, device) for p in map(Path, runs.split(',')) if p.exists()}
+    u,other = images(data, 'test', toy)[:1000],images(data, 'other', toy)
+    done = dict(images=len(u), digest=image_digest(u, 8), weights={k:o.config['weights_sha256'] for k,o in loaded.items()}, made_with=made_with(device))
+    shape = (n,*u.shape[1:])
+    def sanity():
+        values = sanity_values({k:o.model for k,o in loaded.items()}, u, 8, pis=pis, perturb=[lsb_flip, plus_minus_one], seed=0, bs=512)
+        return sanity_table(values).round(5).to_dict('records')
+    def draw(k, run):
+        noisy,T = run.config['noise']['p_clean']<1,run.config['noise']['t_max']
+        kinds = dict(clean=lambda: sample_cached(run.model, shape, bs=n), without_graphs=lambda: sample_cached(run.model, shape, bs=n, capture=None))
+        if noisy: kinds |= dict(two_part=lambda: sample_ncml(run.model, run.sde, shape, T, n_steps=steps, bs=n))
+        return {o:timed(f) for o,f in kinds.items()}
+    def pictures(k, run):
+        T = run.config['noise']['t_max'] if run.config['noise']['p_clean']<1 else 0.
+        rows = sample_rows(run.model, run.sde, u.shape[1:], T, 8, None, seed=0, bs=64)
+        save_images(rows, 8, out/f'{k}.png', 8, ['drawn at t = 0','drawn at T','refined from T'][:len(rows)//8])
+        return f'{k}.png'
+    def ood():
+        return ood_report({k:o.model for k,o in loaded.items()}, u, dict(other=other), n_bits=8, seed=0, bs=256)['summary']
+    out.mkdir(parents=True, exist_ok=True)
+    parts = {f'{name} of {k}':lambda f=f, k=k, o=o: f(k, o) for name,f in dict(seconds=draw, pictures=pictures).items() for k,o in loaded.items()}
+    parts |= dict(sanity=sanity, ood=ood)
+    for k,f in parts.items():
+        try: done[k] = f()
+        except Exception as e: done[k] = f'{type(e).__name__}: {e}'
+        print(k, done[k], flush=True)
+        save(out/'draw.json', **done)
