@@ -93,15 +93,15 @@ class ResBlock(nn.Module):
         h = self.conv2(self.drop(F.silu(self.norm2(h))))
         return self.att((self.skip(self.resample(x)) + h)*2**-.5)
 
-# %% ../../nbs/models/01_networks.ipynb #c64343b9
+# %% ../../nbs/models/01_networks.ipynb #4b19e97e
 class UNet(ScoreNet):
     "Score network for images, of the DDPM++ kind"
     def __init__(self,
         n_channels:int=3,
-        n_filters:int=64, # At the finest scale
-        multipliers:tuple=(1,2,2), # Of `n_filters` at each scale, the finest first
+        n_filters:int=64, # At scale 0
+        multipliers:tuple=(1,2,2), # Of `n_filters` at each scale, from 0, the finest
         n_blocks:int=2, # At each scale
-        att_scales:tuple=(), # Scales with attention, 0 the finest; the middle has it always
+        att_scales:tuple=(), # With attention; the middle has it always
         n_heads:int=1, # Of the attention
         dropout:float=0.,
         t_max:float=1., # The SDE's end
