@@ -224,41 +224,28 @@ def sample_jacobi(
     x = in_batches(draw, model, shape, t, y, noise, generators, given, known, prefix, bs, progress, limit)
     return (x,torch.cat(nfes)) if return_nfe else x
 
-# %% ../nbs/05_sampling.ipynb #2b0eaf75
-@contextmanager
-def _named(where):
-    "Prefix a `FloatingPointError` by `where`"
-    try: yield
-    except FloatingPointError as e:
-        e.args = (f"{where}: {e}",)
-        raise
+# %% ../nbs/05_sampling.ipynb #a2464a2a
+_late = ContextVar('late', default=None) # scores on a GPU, since to look at one is to wait for it
 
-class _Unread(list):
-    "Scores, as (step, *arguments of `_finite`)"
-    step = 0
-    def look(self, most=0): # unless there are few
-        good = len(self)<=most or torch.stack([v.isfinite().all() for _,v,*_ in self]).all()
-        for i,*args in () if good else self:
-            with _named(f'step {i}'): _finite(*args)
-        if len(self)>most: self.clear()
-
-_unread = ContextVar('unread', default=None)
+def _look(late):
+    if not torch.stack([v.isfinite().all() for v,*_ in late]).all(): [_finite(*o) for o in late]
+    late.clear()
 
 @contextmanager
-def _later(unread):
-    "`finite_score` appends to `unread`; None: it looks at once"
-    token = _unread.set(unread)
+def _looking(late): # None: at once
+    token = _late.set(late)
     try:
-        yield unread
-        if unread: unread.look()
-    finally: _unread.reset(token)
+        yield
+        if late: _look(late)
+    finally: _late.reset(token)
 
-# %% ../nbs/05_sampling.ipynb #84938ce2
+# %% ../nbs/05_sampling.ipynb #e8e3ca2b
 def finite_score(model, x, t, y=None):
-    "The score, which must be finite; `walk` looks at those on a GPU later"
-    v,unread = score(model, x, t, y),_unread.get()
-    if unread is None: return _finite(v, x, 'score', t)
-    unread.append((unread.step, v, x, 'score', t))
+    "The score, which must be finite; on a GPU `walk` looks later"
+    v,late = score(model, x, t, y),_late.get()
+    if late is None: return _finite(v, x, 'score', t)
+    late.append((v, x, 'score', t))
+    if len(late)>63: _look(late)
     return v
 
 def _drift(model, sde, x, t, y, share):
@@ -334,13 +321,14 @@ class DPMSolver:
         self.last = {t_next: (d,h)}
         return s2/s*x + (m2-m*s2/s)*line
 
-# %% ../nbs/05_sampling.ipynb #315569c9
+# %% ../nbs/05_sampling.ipynb #53193d85
 def ode_adaptive(model, sde, x, t, t_next, y, noise, rtol=1e-3, atol=1e-3, method='dopri5', max_steps=1000):
     "The probability-flow ODE in steps of torchdiffeq's choice; a step to t = 0 is Tweedie's"
     if t_next==0: return _denoised(model, sde, x, t, y)
     def v(at, x): return ode_drift(model, sde, x, max(at.item(), t_next), y) # its first guess may go too far
     ends,options = torch.tensor([t,t_next], dtype=torch.float64, device=x.device),dict(max_num_steps=max_steps)
-    with _later(None): return odeint(v, x, ends, rtol=rtol, atol=atol, method=method, options=dict(options, step_t=ends[1:]))[-1]
+    with _looking(None): # these steps wait in any case
+        return odeint(v, x, ends, rtol=rtol, atol=atol, method=method, options=dict(options, step_t=ends[1:]))[-1]
 
 # %% ../nbs/05_sampling.ipynb #f1ba2abe
 solvers = dict(heun=heun, dpm=DPMSolver, adaptive=ode_adaptive, em=euler_maruyama, reverse_diffusion=reverse_diffusion,
@@ -355,12 +343,20 @@ def get_solver(
     step = solvers.get(solver, solver)
     return step() if isinstance(getattr(step, 'func', step), type) else step
 
-# %% ../nbs/05_sampling.ipynb #5f5b1ea1
+# %% ../nbs/05_sampling.ipynb #155d2471
 def check_grid(model, sde, ts):
     "The times of a walk as numbers, which must decrease from at most T to 0 or more"
     v,T = torch.as_tensor(ts),getattr(model, 't_max', None) or sde.t_end
     if 0<v[0]<=torch.tensor(T, dtype=v.dtype) and (v.diff()<0).all() and v[-1]>=0: return v.tolist()
     raise ValueError(f"ts: need times that decrease from at most {T:g} to 0 or more, got {v.tolist()}")
+
+@contextmanager
+def _named(where):
+    "Prefix a `FloatingPointError` by `where`"
+    try: yield
+    except FloatingPointError as e:
+        e.args = (f"{where}: {e}",)
+        raise
 
 # %% ../nbs/05_sampling.ipynb #7bc466cc
 class Wrapped(nn.Module):
@@ -386,7 +382,7 @@ class _Bounded(Wrapped):
     def log_prob(self, x, t, y=None): # x - x is 0 and has the gradient
         return self.model.log_prob(clip(x.detach(), self.limit) + (x - x.detach()), t, y)
 
-# %% ../nbs/05_sampling.ipynb #637d6183
+# %% ../nbs/05_sampling.ipynb #efdc7003
 @torch.no_grad()
 def walk(model, sde, x, ts, y=None, solver='heun', generator=None, progress=False, after_step=None, limit=None):
     "Apply the step `solver` along `ts`, with the arguments of `refine`; |x| stays within `limit`, that of `ts[0]`"
@@ -397,15 +393,13 @@ def walk(model, sde, x, ts, y=None, solver='heun', generator=None, progress=Fals
     def bound(x):
         counts.append(((x.abs()>limit).sum(), x.numel()))
         return clip(x, limit)
-    unread = None if readable(x) else _Unread()
-    with ticker(len(ts)-1, progress) as ticks, clipping() as counts, evaluating(model), _later(unread):
+    late = None if readable(x) else []
+    with ticker(len(ts)-1, progress) as ticks, clipping() as counts, evaluating(model), _looking(late):
         x = bound(x)
         for i,(t,t_next) in enumerate(pairwise(ts)):
-            if unread is not None: unread.step = i
             with _named(f'step {i}'): x = bound(step(model, sde, x, t, t_next, y, noise))
             new = after_step(x, x.new_full((), t_next)) if after_step else None # not a copy, which waits
             if new is not None: x = new
-            if unread: unread.look(64)
             next(ticks)
     return x
 
