@@ -224,28 +224,17 @@ def sample_jacobi(
     x = in_batches(draw, model, shape, t, y, noise, generators, given, known, prefix, bs, progress, limit)
     return (x,torch.cat(nfes)) if return_nfe else x
 
-# %% ../nbs/05_sampling.ipynb #a2464a2a
-_late = ContextVar('late', default=None) # scores on a GPU, since to look at one is to wait for it
+# %% ../nbs/05_sampling.ipynb #f3c766d3
+def _look(scores):
+    if not torch.stack([v.isfinite().all() for v,*_ in scores]).all(): [_finite(*o) for o in scores]
+    scores.clear()
 
-def _look(late):
-    if not torch.stack([v.isfinite().all() for v,*_ in late]).all(): [_finite(*o) for o in late]
-    late.clear()
-
-@contextmanager
-def _looking(late): # None: at once
-    token = _late.set(late)
-    try:
-        yield
-        if late: _look(late)
-    finally: _late.reset(token)
-
-# %% ../nbs/05_sampling.ipynb #e8e3ca2b
 def finite_score(model, x, t, y=None):
     "The score, which must be finite; on a GPU `walk` looks later"
-    v,late = score(model, x, t, y),_late.get()
-    if late is None: return _finite(v, x, 'score', t)
-    late.append((v, x, 'score', t))
-    if len(late)>63: _look(late)
+    v,unread = score(model, x, t, y),getattr(model, 'unread', None)
+    if unread is None: return _finite(v, x, 'score', t)
+    unread.append((v, x, 'score', t))
+    if len(unread)>63: _look(unread)
     return v
 
 def _drift(model, sde, x, t, y, share):
@@ -321,14 +310,14 @@ class DPMSolver:
         self.last = {t_next: (d,h)}
         return s2/s*x + (m2-m*s2/s)*line
 
-# %% ../nbs/05_sampling.ipynb #53193d85
+# %% ../nbs/05_sampling.ipynb #3eb608f4
 def ode_adaptive(model, sde, x, t, t_next, y, noise, rtol=1e-3, atol=1e-3, method='dopri5', max_steps=1000):
     "The probability-flow ODE in steps of torchdiffeq's choice; a step to t = 0 is Tweedie's"
     if t_next==0: return _denoised(model, sde, x, t, y)
+    (model := Wrapped(model)).unread = None # the steps wait in any case
     def v(at, x): return ode_drift(model, sde, x, max(at.item(), t_next), y) # its first guess may go too far
     ends,options = torch.tensor([t,t_next], dtype=torch.float64, device=x.device),dict(max_num_steps=max_steps)
-    with _looking(None): # these steps wait in any case
-        return odeint(v, x, ends, rtol=rtol, atol=atol, method=method, options=dict(options, step_t=ends[1:]))[-1]
+    return odeint(v, x, ends, rtol=rtol, atol=atol, method=method, options=dict(options, step_t=ends[1:]))[-1]
 
 # %% ../nbs/05_sampling.ipynb #f1ba2abe
 solvers = dict(heun=heun, dpm=DPMSolver, adaptive=ode_adaptive, em=euler_maruyama, reverse_diffusion=reverse_diffusion,
@@ -382,7 +371,7 @@ class _Bounded(Wrapped):
     def log_prob(self, x, t, y=None): # x - x is 0 and has the gradient
         return self.model.log_prob(clip(x.detach(), self.limit) + (x - x.detach()), t, y)
 
-# %% ../nbs/05_sampling.ipynb #efdc7003
+# %% ../nbs/05_sampling.ipynb #2793a2d3
 @torch.no_grad()
 def walk(model, sde, x, ts, y=None, solver='heun', generator=None, progress=False, after_step=None, limit=None):
     "Apply the step `solver` along `ts`, with the arguments of `refine`; |x| stays within `limit`, that of `ts[0]`"
@@ -393,14 +382,15 @@ def walk(model, sde, x, ts, y=None, solver='heun', generator=None, progress=Fals
     def bound(x):
         counts.append(((x.abs()>limit).sum(), x.numel()))
         return clip(x, limit)
-    late = None if readable(x) else []
-    with ticker(len(ts)-1, progress) as ticks, clipping() as counts, evaluating(model), _looking(late):
+    model.unread = None if readable(x) else [] # to look at a score is to wait for it
+    with ticker(len(ts)-1, progress) as ticks, clipping() as counts, evaluating(model):
         x = bound(x)
         for i,(t,t_next) in enumerate(pairwise(ts)):
             with _named(f'step {i}'): x = bound(step(model, sde, x, t, t_next, y, noise))
             new = after_step(x, x.new_full((), t_next)) if after_step else None # not a copy, which waits
             if new is not None: x = new
             next(ticks)
+        if model.unread: _look(model.unread)
     return x
 
 # %% ../nbs/05_sampling.ipynb #f7e520dc

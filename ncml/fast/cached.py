@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['kept', 'PixelCache', 'cuda_graph', 'why_not_cached', 'sample_cached', 'cached_sampler', 'Replayed']
 
-# %% ../../nbs/fast/03_cached.ipynb #0e58346c
+# %% ../../nbs/fast/03_cached.ipynb #1833cedd
 import functools
 import json
 import math
@@ -18,14 +18,13 @@ from .likelihood import PixelDraw
 from ..logistic import split_noise
 from ..ncpn import AxialAttention, NCPN, rotary_angles
 from ..sampling import Wrapped, clip, in_batches
-from ..sde import expand_to
 
 # %% ../../nbs/fast/03_cached.ipynb #30baa26d
 def _pixels(row): return [*row.unbind(1), row] # (n,w,c) -> w times (n,c), then the row
 def _halves(x, one, signs): # for concat_elu; raw states, of any width, need none
     return None if x.shape[-1]%2 else (*x.chunk(2, -1),x,x.unflatten(-1, (2, -1)),one,signs)
 
-# %% ../../nbs/fast/03_cached.ipynb #b337283b
+# %% ../../nbs/fast/03_cached.ipynb #2223cda1
 class _Rows:
     "Two rows of the vertical stream, with a zero pixel at each end"
     def __init__(self, n, w, c, like, *consts):
@@ -33,8 +32,6 @@ class _Rows:
         self.now = self.mem[:,1,1:-1] # (n,w,c)
         self.both = self.mem.permute(0, 3, 1, 2) # (n,c,2,w+2)
         self.halves = _halves(self.now, *consts)
-
-    def step(self): self.mem[:,0].copy_(self.mem[:,1])
 
 # %% ../../nbs/fast/03_cached.ipynb #eeb8d84c
 class _Row:
@@ -83,16 +80,11 @@ def _activate(x, pos, neg, flat, both, one, signs): # torch would make a tensor 
     torch.maximum(x, e, out=pos)
     torch.maximum(neg, e, out=neg)
 
-# %% ../../nbs/fast/03_cached.ipynb #b23145a6
-class _Weights(list):
-    "Tensors, and the functions of the parameters that gave them"
-    def keep(self, f):
-        self.append((f().clone(), f)) # no parameter itself
-        return self[-1][0]
-
-    @torch.no_grad()
-    def refresh(self):
-        for o,f in self: o.copy_(f())
+# %% ../../nbs/fast/03_cached.ipynb #a67b6d0e
+class _Keep(list):
+    def __call__(self, o):
+        self.append(o.clone()) # no parameter itself
+        return self[-1]
 
 # %% ../../nbs/fast/03_cached.ipynb #0172ef3f
 def _weight(m, dim=0): return torch._weight_norm(m.weight, m.g, dim)
@@ -102,25 +94,24 @@ def _conv(*args, **kwargs): return F.conv2d(*args, **kwargs).squeeze(2).transpos
 
 def _addmm_(out, x, w): return out.addmm_(x, w) if x.ndim==2 else out.add_(x@w) # pixels, or rows
 
-# %% ../../nbs/fast/03_cached.ipynb #19550fbe
+# %% ../../nbs/fast/03_cached.ipynb #31718866
 class _Resnet:
     "A `GatedResnet`"
     def __init__(self, scale, m, inp, skip, mid):
         self.m,self.inp,self.skip,self.mid = m,inp,skip,mid
-        self.cond = inp.mem.new_zeros(scale.size[0], 1, m.conv_in.out_channels)
+        self.cond,self.b_out = inp.mem.new_zeros(scale.size[0], 1, m.conv_in.out_channels),scale.keep(m.conv_out.bias)
         scale.resnets.append(self)
 
     def begin(self, emb):
         b = self.m.conv_in.bias + (0 if self.m.side is None else self.m.side.bias)
         self.cond.copy_((b if emb is None else b + self.m.emb(emb)).unsqueeze(-2))
 
-# %% ../../nbs/fast/03_cached.ipynb #6ef4786c
+# %% ../../nbs/fast/03_cached.ipynb #0d52dc29
 class _VResnet(_Resnet):
     def __init__(self, scale, m, *memory):
         super().__init__(scale, m, *memory)
-        self.w_in,self.w_out = (scale.keep(lambda o=o: _kernel(_weight(o))) for o in (m.conv_in, m.conv_out))
-        self.b_out = scale.keep(lambda: m.conv_out.bias)
-        self.w_skip = scale.keep(lambda: _matrix(_weight(m.side))) if self.skip else None
+        self.w_in,self.w_out = (scale.keep(_kernel(_weight(o))) for o in (m.conv_in, m.conv_out))
+        self.w_skip = scale.keep(_matrix(_weight(m.side))) if self.skip else None
 
     def row(self, x): # (n,w,f), in place
         h = _conv(self.inp.both, self.w_in)
@@ -130,16 +121,16 @@ class _VResnet(_Resnet):
         a,b = _conv(self.mid.both, self.w_out, self.b_out).chunk(2, -1)
         x.addcmul_(a, b.sigmoid_())
 
-# %% ../../nbs/fast/03_cached.ipynb #eb5a09e7
+# %% ../../nbs/fast/03_cached.ipynb #343806a0
 class _HResnet(_Resnet):
     def __init__(self, scale, m, inp, u, skip, mid):
         super().__init__(scale, m, inp, skip, mid)
         (n,w),c,self.u,keep = scale.size,m.conv_in.in_channels,u,scale.keep
-        self.above_in,self.above_out = (keep(lambda o=o: _kernel(_weight(o)[:,:,:1])) for o in (m.conv_in, m.conv_out))
-        self.own_in,self.own_out = (keep(lambda o=o: _matrix(_weight(o)[:,:,1:])) for o in (m.conv_in, m.conv_out))
-        self.w_u = keep(lambda: _matrix(_weight(m.side)[:,:c]))
-        self.w_skip = keep(lambda: _matrix(_weight(m.side)[:,c:])) if skip else None
-        self.b_out,gates = keep(lambda: m.conv_out.bias),inp.mem.new_zeros(n, w, c)
+        w_in,w_out,side = (_weight(o) for o in (m.conv_in, m.conv_out, m.side))
+        self.above_in,self.above_out = (keep(_kernel(o[:,:,:1])) for o in (w_in, w_out))
+        self.own_in,self.own_out = (keep(_matrix(o[:,:,1:])) for o in (w_in, w_out))
+        self.w_u,self.w_skip = keep(_matrix(side[:,:c])),keep(_matrix(side[:,c:]))
+        gates = inp.mem.new_zeros(n, w, c)
         self.gates = list(zip(*map(_pixels, (gates, *gates.chunk(2, -1))), strict=True))
 
     def row(self):
@@ -155,16 +146,16 @@ class _HResnet(_Resnet):
         _addmm_(gate, self.mid.pair[j], self.own_out)
         x.addcmul_(a, b.sigmoid_())
 
-# %% ../../nbs/fast/03_cached.ipynb #d8326fee
+# %% ../../nbs/fast/03_cached.ipynb #014e2b03
 class _Line:
     "The weights of a `LineAttention`"
     def __init__(self, m, keep, scale=1.):
         f,self.n_heads,self.eps,self.scale = m.out.in_features,m.n_heads,m.norm.eps,scale
         i = torch.arange(3*f, device=m.qkv.weight.device)
         i[:2*f] = i[:2*f].view(2*m.n_heads, 2, -1).transpose(1, 2).flatten() # pairs side by side
-        self.w = keep(lambda: (m.qkv.weight*m.norm.weight)[i].t().contiguous())
-        self.b = keep(lambda: (m.qkv.bias + m.qkv.weight@m.norm.bias)[i])
-        self.w_out,self.b_out = keep(lambda: (m.out.weight.t()*scale).contiguous()),keep(lambda: m.out.bias*scale)
+        self.w = keep((m.qkv.weight*m.norm.weight)[i].t().contiguous())
+        self.b = keep((m.qkv.bias + m.qkv.weight@m.norm.bias)[i])
+        self.w_out,self.b_out = keep((m.out.weight.t()*scale).contiguous()),keep(m.out.bias*scale)
 
     def qkv(self, x, out): # (n,f) -> (n,3f)
         return torch.addmm(self.b, F.layer_norm(x, x.shape[-1:], eps=self.eps), self.w, out=out)
@@ -277,23 +268,22 @@ class _Blocks:
         _activate(x, *self.acts[0][1].halves[j])
         for o in self.blocks: o.pixel(j, x)
 
-# %% ../../nbs/fast/03_cached.ipynb #52d5e891
+# %% ../../nbs/fast/03_cached.ipynb #a96e6bff
 class _Downsample:
     def __init__(self, keep, pair, u, ul):
-        self.u,self.ul,(v,h) = u,ul,pair
-        self.w_u,self.b_u,self.b = keep(lambda: _kernel(_weight(v))),keep(lambda: v.bias),keep(lambda: h.bias)
-        self.above,self.own = keep(lambda: _kernel(_weight(h)[:,:,:1])),keep(lambda: _matrix(_weight(h)[:,:,1:]))
+        self.u,self.ul,w = u,ul,_weight(pair[1])
+        self.w_u,self.above,self.own = keep(_kernel(_weight(pair[0]))),keep(_kernel(w[:,:,:1])),keep(_matrix(w[:,:,1:]))
+        self.b_u,self.b = (keep(o.bias) for o in pair)
 
     def row(self, out): out.copy_(_conv(self.u.both, self.w_u, self.b_u, stride=(1, 2))) # (n,w,f)
     def start(self, out): out.copy_(_conv(self.ul.image, self.above, self.b, stride=(1, 2)))
     def pixel(self, j, out): _addmm_(out, self.ul.pair[-1][:,::2] if j<0 else self.ul.pair[2*j], self.own)
 
-# %% ../../nbs/fast/03_cached.ipynb #8788822b
+# %% ../../nbs/fast/03_cached.ipynb #3912b5c0
 class _Upsample:
     def __init__(self, keep, pair, n, w, f, like): # w: the finer width
-        v,h = pair
-        self.w_u,self.b_u,self.b = keep(lambda: _weight(v, 1)),keep(lambda: v.bias),keep(lambda: h.bias.repeat(4))
-        self.own = keep(lambda: _weight(h, 1).permute(0, 2, 3, 1).flatten(1)) # (f,4f): a 2×2 block
+        self.w_u,self.b_u,self.b = keep(_weight(pair[0], 1)),keep(pair[0].bias),keep(pair[1].bias.repeat(4))
+        self.own = keep(_weight(pair[1], 1).permute(0, 2, 3, 1).flatten(1)) # (f,4f): a 2×2 block
         self.rows,blocks = like.new_zeros(n, 2, w, f),like.new_zeros(w//2, n, 4*f)
         self.blocks = *blocks.unbind(0),blocks.transpose(0, 1)
         self.ul = [[self.blocks[j//2].split(f, 1)[2*i+j%2] for j in range(w)] for i in range(2)]
@@ -312,19 +302,16 @@ def _with_bias(m): # the bias is a weight at the lowest row and the middle colum
     w[:,-1,-1,w.shape[-1]//2] = m.bias
     return w
 
-# %% ../../nbs/fast/03_cached.ipynb #da645975
+# %% ../../nbs/fast/03_cached.ipynb #a65605af
 class _First:
     def __init__(self, keep, model, n, w, w_image):
         c,self.w_image = model.n_channels,w_image
         self.mem = model.out.weight.new_zeros(n, 3, w+2, c+2) # image, inside, bias
         self.at,self.above = _pixels(self.mem[:,2,1:w_image+1,:c]),self.mem.permute(0, 3, 1, 2)
-        self.left,(u,ul_above,ul_left) = [*self.mem[:,2].unbind(1), self.mem[:,2,:-2]],(model.u_init, model.ul_above, model.ul_left)
-        def both(): # left stands in the middle of above
-            w = _with_bias(ul_above)
-            w[:,:,0,0] += _with_bias(ul_left)[:,:,0,0]
-            return _kernel(w)
-        self.w_u,self.w_above = keep(lambda: _kernel(_with_bias(u))),keep(both)
-        self.w_left = keep(lambda: _with_bias(ul_left)[:,:,1,0].t().contiguous())
+        self.left = [*self.mem[:,2].unbind(1), self.mem[:,2,:-2]]
+        u,above,left = (_with_bias(o) for o in (model.u_init, model.ul_above, model.ul_left))
+        above[:,:,0,0] += left[:,:,0,0]
+        self.w_u,self.w_above,self.w_left = keep(_kernel(u)),keep(_kernel(above)),keep(left[:,:,1,0].t().contiguous())
 
     def begin(self):
         self.mem.zero_()
@@ -336,17 +323,17 @@ class _First:
     def pixel(self, j, out): _addmm_(out, self.left[j], self.w_left)
     def end_row(self): self.mem[:,:2].copy_(self.mem[:,1:].clone())
 
-# %% ../../nbs/fast/03_cached.ipynb #3a658c36
+# %% ../../nbs/fast/03_cached.ipynb #7875320d
 class PixelCache:
     "An `NCPN` that computes what each pixel adds"
     @torch.no_grad()
     def __init__(self,
-        model:NCPN, # When its weights have changed: `weights.refresh()`
+        model:NCPN, # When its weights have changed, `refresh`
         n:int, h:int, w:int, # Images, height, width
         static:bool=False, # For a CUDA graph?
     ):
-        own,self.weights,self.emb,self.h,self.w = weakref.proxy(model),_Weights(),model.emb,h,w # the model may go
-        S,f,like,keep = model.n_scales,model.n_filters,model.out.weight,self.weights.keep
+        self.emb,self.h,self.w,self.keep = model.emb,h,w,(keep := _Keep()) # not the model, which may go
+        S,f,like = model.n_scales,model.n_filters,model.out.weight
         H,W = (o + -o%2**(S-1) for o in (h, w))
         self.scales = [_Scale(n, W>>s, H>>s, like, static, keep) for s in range(S)]
         self.raw = [o.pair(f) for o in self.scales]
@@ -355,7 +342,13 @@ class PixelCache:
         self.back = [_Upsample(keep, o, n, W>>s, f, like) for s,o in enumerate(reversed(model.upsample))]
         self._make_blocks(model, 2*f)
         self.last = self.down[0].acts[-1][1]
-        self.w_out,self.b_out = keep(lambda: _matrix(_weight(own.out))),keep(lambda: own.out.bias + own.out_bias.flatten())
+        self.w_out,self.b_out = keep(_matrix(_weight(model.out))),keep(model.out.bias + model.out_bias.flatten())
+
+# %% ../../nbs/fast/03_cached.ipynb #8b226174
+@patch
+@torch.no_grad()
+def refresh(self:PixelCache, model): # In place
+    for a,b in zip(self.keep, PixelCache(model, 1, 1, 1).keep, strict=True): a.copy_(b)
 
 # %% ../../nbs/fast/03_cached.ipynb #e415deb9
 @patch
@@ -394,13 +387,13 @@ def end_row(self:PixelCache, r:int):
     self.into[0].end_row()
     for s in range(self.n_active(r)): self.scales[s].end_row(r>>s)
 
-# %% ../../nbs/fast/03_cached.ipynb #29527c0a
+# %% ../../nbs/fast/03_cached.ipynb #7efc84dc
 @patch
 @torch.no_grad()
 def row(self:PixelCache, n_active:int):
     for s in reversed(range(n_active)): self.into[s].start(self.raw[s][1].at[-1]) # reads the finer row above
     for s in range(n_active):
-        for o in self.scales[s].rows: o.step()
+        for o in self.scales[s].rows: o.mem[:,0].copy_(o.mem[:,1])
         self.into[s].row(self.raw[s][0].now)
         self.up[s].row(self.raw[s][0].now)
     for s in reversed(range(n_active)):
@@ -507,7 +500,7 @@ def why_not_cached(model)->str|None:
     for k,m in model.named_modules():
         if _signature(m)!=parts.get(k): return f"one whose part {k or 'NCPN'} ({type(m).__name__}) was changed"
 
-# %% ../../nbs/fast/03_cached.ipynb #4d092f5e
+# %% ../../nbs/fast/03_cached.ipynb #31f15859
 kept = weakref.WeakKeyDictionary() # of each model, `_Draw`s by kind of call
 
 def _take(model, *args):
@@ -517,7 +510,7 @@ def _take(model, *args):
     kind = *args,p.dtype,p.device,*b,*list(model.modules())[1:]
     d = mine.pop(kind, None)
     for k in list(mine)[:-1]: mine.pop(k, None)
-    if d: d.cache.weights.refresh()
+    if d: d.cache.refresh(model)
     return mine,kind,d or _Draw(model, *args)
 
 # %% ../../nbs/fast/03_cached.ipynb #440c5033
@@ -549,39 +542,31 @@ def cached_sampler(model):
     "`sample_cached` of `model`, or None where it cannot be cached"
     return None if why_not_cached(model) else functools.partial(sample_cached, model)
 
-# %% ../../nbs/fast/03_cached.ipynb #e80deb8d
+# %% ../../nbs/fast/03_cached.ipynb #fdd36003
 class Replayed(Wrapped):
     "`model`, whose `log_prob` with its gradient in `x` is replayed as a graph, with the precision it was captured in"
-    def __init__(self, model, capture=cuda_graph): super().__init__(model); self.capture,self.calls = capture,{}
+    kind = run = None
+    def __init__(self, model, capture=cuda_graph): super().__init__(model); self.capture = capture
 
     def both(self, x, t, y): # log_prob and score
-        with torch.enable_grad():
-            lp = self.model.log_prob(x := x.detach().requires_grad_(), t, y)
-            return lp.detach(),torch.autograd.grad(lp.sum(), x)[0]
+        with torch.enable_grad(): lp = self.model.log_prob(x := x.detach().requires_grad_(), t, y)
+        return lp.detach(),torch.autograd.grad(lp.sum(), x)[0]
 
     def log_prob(self, x:Tensor, t:Tensor, y:Tensor|None=None)->Tensor:
         if not (x.requires_grad and torch.is_grad_enabled()): return self.model.log_prob(x, t, y)
-        return _Known.apply(x, *self.replay(x.detach(), t, y))
+        v,g = self.replay(x.detach(), t, y)
+        return v + ((x - x.detach())*g).flatten(1).sum(1) # 0, with the gradient g
 
-# %% ../../nbs/fast/03_cached.ipynb #18429be1
-class _Known(torch.autograd.Function):
-    "A value for each row of x, whose gradient is known"
-    @staticmethod
-    def forward(ctx, x, v, g): ctx.save_for_backward(g); return v
-    @staticmethod
-    def backward(ctx, o): return expand_to(o, ctx.saved_tensors[0])*ctx.saved_tensors[0],None,None
-
+# %% ../../nbs/fast/03_cached.ipynb #d5427b40
 @patch
 def replay(self:Replayed, *args): # x, t, y
-    places = [p.data_ptr() for p in self.model.parameters()]
-    kind = *((o.shape,o.dtype) for o in args if o is not None),self.model.training,*places
-    if kind not in self.calls: # the first call may still choose algorithms
-        self.calls = {kind: None}
+    kind = *(o is not None and (o.shape,o.dtype) for o in args),*(p.data_ptr() for p in self.model.parameters())
+    if kind!=self.kind: # the first call may still choose algorithms
+        self.kind,self.run = kind,None
         return self.both(*args)
-    if self.calls[kind] is None:
-        own,out = [o if o is None else o.clone() for o in args],[]
-        self.calls[kind] = own,out,self.capture(lambda: out.extend(self.both(*own)))
-    own,out,run = self.calls[kind]
-    for a,b in zip(own, args, strict=True): a if a is None else a.copy_(b)
-    run()
-    return [o.clone() for o in out]
+    if not self.run:
+        self.own,self.out = [o if o is None else o.clone() for o in args],[]
+        self.run = self.capture(lambda: self.out.extend(self.both(*self.own)))
+    for a,b in zip(self.own, args, strict=True): a is None or a.copy_(b)
+    self.run()
+    return [o.clone() for o in self.out]
