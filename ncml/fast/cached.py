@@ -19,10 +19,10 @@ from ..logistic import split_noise
 from ..ncpn import AxialAttention, NCPN, rotary_angles
 from ..sampling import Wrapped, clip, in_batches
 
-# %% ../../nbs/fast/03_cached.ipynb #30baa26d
+# %% ../../nbs/fast/03_cached.ipynb #46c43340
 def _pixels(row): return [*row.unbind(1), row] # (n,w,c) -> w times (n,c), then the row
-def _halves(x, one, signs): # for concat_elu; raw states, of any width, need none
-    return None if x.shape[-1]%2 else (*x.chunk(2, -1),x,x.unflatten(-1, (2, -1)),one,signs)
+def _halves(x, *consts): # for concat_elu; raw states, of any width, need none
+    return None if x.shape[-1]%2 else (*x.chunk(2, -1),x,x.unflatten(-1, (2, -1)),*consts)
 
 # %% ../../nbs/fast/03_cached.ipynb #2223cda1
 class _Rows:
@@ -542,31 +542,30 @@ def cached_sampler(model):
     "`sample_cached` of `model`, or None where it cannot be cached"
     return None if why_not_cached(model) else functools.partial(sample_cached, model)
 
-# %% ../../nbs/fast/03_cached.ipynb #fdd36003
+# %% ../../nbs/fast/03_cached.ipynb #ec283950
 class Replayed(Wrapped):
     "`model`, whose `log_prob` with its gradient in `x` is replayed as a graph, with the precision it was captured in"
-    kind = run = None
+    kind = None
     def __init__(self, model, capture=cuda_graph): super().__init__(model); self.capture = capture
-
-    def both(self, x, t, y): # log_prob and score
-        with torch.enable_grad(): lp = self.model.log_prob(x := x.detach().requires_grad_(), t, y)
-        return lp.detach(),torch.autograd.grad(lp.sum(), x)[0]
 
     def log_prob(self, x:Tensor, t:Tensor, y:Tensor|None=None)->Tensor:
         if not (x.requires_grad and torch.is_grad_enabled()): return self.model.log_prob(x, t, y)
         v,g = self.replay(x.detach(), t, y)
         return v + ((x - x.detach())*g).flatten(1).sum(1) # 0, with the gradient g
 
-# %% ../../nbs/fast/03_cached.ipynb #d5427b40
+    def both(self, x, t, y): # log_prob and score
+        lp = self.model.log_prob(x := x.detach().requires_grad_(), t, y)
+        return lp.detach(),torch.autograd.grad(lp.sum(), x)[0]
+
+# %% ../../nbs/fast/03_cached.ipynb #4b3bc8a4
 @patch
 def replay(self:Replayed, *args): # x, t, y
     kind = *(o is not None and (o.shape,o.dtype) for o in args),*(p.data_ptr() for p in self.model.parameters())
-    if kind!=self.kind: # the first call may still choose algorithms
-        self.kind,self.run = kind,None
-        return self.both(*args)
-    if not self.run:
-        self.own,self.out = [o if o is None else o.clone() for o in args],[]
-        self.run = self.capture(lambda: self.out.extend(self.both(*self.own)))
+    if kind!=self.kind:
+        self.own,out = [o if o is None else o.clone() for o in args],[]
+        self.both(*self.own) # the first call may still choose algorithms
+        self.run = self.capture(lambda: out.extend(self.both(*self.own)))
+        self.kind,self.out = kind,out
     for a,b in zip(self.own, args, strict=True): a is None or a.copy_(b)
     self.run()
     return [o.clone() for o in self.out]
