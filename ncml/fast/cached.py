@@ -86,13 +86,14 @@ class _Keep(list):
         self.append(o.clone()) # no parameter itself
         return self[-1]
 
-# %% ../../nbs/fast/03_cached.ipynb #0172ef3f
+# %% ../../nbs/fast/03_cached.ipynb #d8c1fcef
 def _weight(m, dim=0): return torch._weight_norm(m.weight, m.g, dim)
 def _kernel(w): return w.contiguous(memory_format=torch.channels_last)
 def _matrix(w): return w.permute(2, 3, 1, 0).flatten(0, 2).contiguous()
 def _conv(*args, **kwargs): return F.conv2d(*args, **kwargs).squeeze(2).transpose(1, 2) # (n,w,c)
 
-def _addmm_(out, x, w): return out.addmm_(x, w) if x.ndim==2 else out.add_(x@w) # pixels, or rows
+def _addmm_(out, x, w): # pixels, or rows in one product
+    return out.addmm_(x, w) if x.ndim==2 else out.add_((x.flatten(0, 1)@w).view_as(out))
 
 # %% ../../nbs/fast/03_cached.ipynb #31718866
 class _Resnet:
