@@ -16,11 +16,11 @@ def orthogonal(x:Tensor, steps:int=5)->Tensor: # (…,m,n), same
     "Matrices with the singular vectors of `x` and singular values near 1 (Jordan et al. 2024)"
     if x.shape[-2]>x.shape[-1]: return orthogonal(x.mT, steps).mT
     x = x.bfloat16() if x.is_cuda else x
-    x = x/(x.norm(dim=(-2,-1), keepdim=True)+1e-7)
+    shape,x = x.shape,(x/(x.norm(dim=(-2,-1), keepdim=True)+1e-7)).view(-1, *x.shape[-2:])
     for _ in range(steps):
         s = x@x.mT
-        x = 3.4445*x + (-4.7750*s + 2.0315*s@s)@x
-    return x
+        x = torch.baddbmm(x, torch.baddbmm(s, s, s, beta=-4.7750, alpha=2.0315), x, beta=3.4445)
+    return x.view(shape)
 
 # %% ../../nbs/training/03_muon.ipynb #19fccf95
 class Muon(torch.optim.Optimizer):
