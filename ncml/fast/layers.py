@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['fast_layers', 'padded', 'launches_cost', 'signs', 'inside', 'ConcatELU', 'Masked', 'ByteDropout', 'normed',
            'SplitNin', 'PairDeconv2d', 'PaddedDown', 'PaddedDownRight', 'FastGatedResnet', 'FastBlock', 'prepared',
-           'FastNCPN', 'speed_up', 'compile_blocks']
+           'FastNCPN', 'speed_up', 'compile_cache', 'compile_blocks']
 
 # %% ../../nbs/fast/01_layers.ipynb #de10fdfe
 from contextlib import contextmanager, nullcontext
 from functools import cache
+from pathlib import Path
 import torch
 from torch import nn
 import torch.nn.functional as F
@@ -18,10 +19,7 @@ from .likelihood import fast_mixtures
 from ..ncpn import Block, DownRightShiftedConv2d, DownShiftedConv2d, DownShiftedDeconv2d, GatedResnet, NCPN, Nin
 
 # %% ../../nbs/fast/01_layers.ipynb #a0000001
-def launches_cost(x)->bool:
-    "Are short operations on `x` dear, as on a GPU, where each is the launch of a kernel?"
-    return x.device.type!='cpu'
-
+def launches_cost(x): return x.device.type!='cpu' # where each operation is the launch of a kernel
 
 # %% ../../nbs/fast/01_layers.ipynb #5f3e93b5
 @cache
@@ -85,9 +83,7 @@ class ByteDropout(nn.Dropout):
         return Masked.apply(x, mask, 256/keep)
 
 # %% ../../nbs/fast/01_layers.ipynb #a0000002
-def normed(m):
-    "Weight and bias of a convolution: as `prepared`, else its own"
-    return m.ready or (torch._weight_norm(m.weight, m.g, 0),m.bias)
+def normed(m): return m.ready or (torch._weight_norm(m.weight, m.g, 0),m.bias) # for a convolution
 
 # %% ../../nbs/fast/01_layers.ipynb #1bffb825
 class SplitNin(Nin):
@@ -152,20 +148,18 @@ class FastBlock(Block):
 @contextmanager
 def prepared(net, emb, dtype):
     "Weights, biases and embeddings of all residual blocks, made at once"
-    rs,f = [m for m in net.modules() if isinstance(m, FastGatedResnet)],net.n_filters
+    rs = [m for m in net.modules() if isinstance(m, FastGatedResnet)]
     convs = [m for r in rs for m in (r.conv_in, r.conv_out, r.side) if m]
-    def cat(of, ms=rs): return torch.cat([of(m) for m in ms])
     for shape in {m.weight.shape[1:] for m in convs}:
         ms = [m for m in convs if m.weight.shape[1:]==shape]
-        w = torch._weight_norm(cat(lambda m: m.weight, ms), cat(lambda m: m.g, ms), 0)
+        w = torch._weight_norm(torch.cat([m.weight for m in ms]), torch.cat([m.g for m in ms]), 0)
         w = w.to(dtype, memory_format=torch.channels_last).split([len(m.g) for m in ms])
         for m,o in zip(ms, w, strict=True): m.ready = o,None
-    for r in rs: r.conv_out.ready = r.conv_out.ready[0],r.conv_out.bias
     none = torch.zeros_like(rs[0].conv_in.bias)
-    shift = cat(lambda r: r.conv_in.bias) + cat(lambda r: r.side.bias if r.side else none)
-    if emb is not None: shift = F.linear(emb, cat(lambda r: r.emb.weight), shift + cat(lambda r: r.emb.bias))
-    shift = shift.to(dtype).view(-1, f*len(rs), 1, 1).split(f, 1)
-    for r,o in zip(rs, shift, strict=True): r.ready = o
+    b = torch.cat([r.conv_in.bias for r in rs]) + torch.cat([r.side.bias if r.side else none for r in rs])
+    if net.d_emb: b = F.linear(emb, torch.cat([r.emb.weight for r in rs]), b + torch.cat([r.emb.bias for r in rs]))
+    for r,o in zip(rs, b.to(dtype).view(-1, len(rs), len(none), 1, 1).unbind(1), strict=True):
+        r.ready,r.conv_out.ready = o,(r.conv_out.ready[0],r.conv_out.bias)
     try: yield
     finally:
         for m in rs+convs: del m.ready
@@ -178,10 +172,9 @@ class FastNCPN(NCPN):
     def resample(self, pair, u, ul): return self.states(*super().resample(pair, u[0], ul[0]))
 
     def streams(self, u, ul, emb):
-        dtype,run = (u.new_zeros(1, 1)@u.new_zeros(1, 1)).dtype,super().streams # of autocast
-        once = launches_cost(u) and torch.is_grad_enabled() and self.up[0][0].recompute!='blocks'
-        with prepared(self, emb, dtype) if once else nullcontext():
-            return run(*self.states(u.to(dtype), ul.to(dtype)), emb)[0].contiguous()
+        dtype,few = (u.new_zeros(1, 1)@u.new_zeros(1, 1)).dtype,launches_cost(u) and torch.is_grad_enabled() # of autocast
+        with prepared(self, emb, dtype) if few and self.up[0][0].recompute!='blocks' else nullcontext():
+            return super().streams(*self.states(u.to(dtype), ul.to(dtype)), emb)[0].contiguous()
 
 # %% ../../nbs/fast/01_layers.ipynb #343679a2
 fast_layers = {NCPN:FastNCPN, Block:FastBlock, GatedResnet:FastGatedResnet, Nin:SplitNin, nn.Dropout:ByteDropout,
@@ -200,6 +193,18 @@ def speed_up(model:NCPN, recompute:str='attention')->NCPN: # Or 'blocks', 'nothi
     return model
 
 # %% ../../nbs/fast/01_layers.ipynb #ea9dd6a5
+@contextmanager
+def compile_cache(file):
+    "Take compiled code from `file`, if it is there, and keep what is compiled inside"
+    file,part = Path(file),Path(f'{file}.part')
+    torch._functorch.config.autograd_cache_allow_custom_autograd_functions = True
+    if file.exists(): torch.compiler.load_cache_artifacts(file.read_bytes())
+    try: yield
+    finally:
+        if made := torch.compiler.save_cache_artifacts():
+            part.write_bytes(made[0])
+            part.replace(file)
+
 def compile_blocks(model:NCPN, dynamic:bool=False, **kwargs)->NCPN: # One graph for any size? For `torch.compile`
     "Compile each block of the network, in place"
     from torch._dynamo import config as c
