@@ -22,11 +22,11 @@ from .sde import SDE, as_time, check_bits, check_images, check_t_max, generator,
 
 # %% ../nbs/04_loss.ipynb #7f9c82b6
 def later(v:Tensor): # a scalar
-    "A function that returns its value, and waits for no operation that a GPU has to do after it"
+    "A function that returns its value, while a GPU goes on with what comes after"
     if not v.is_cuda: return v.item
-    out,ready = torch.empty_like(v, device='cpu', pin_memory=True).copy_(v, non_blocking=True),torch.cuda.Event()
+    out,ready = v.to('cpu', non_blocking=True),torch.cuda.Event() # in pinned memory
     ready.record()
-    return lambda: (ready.synchronize(), out.item())[1]
+    return lambda: ready.synchronize() or out.item()
 
 def from_batch(
     x:Tensor, # (n,c,h,w), integer levels, or floats u/(2^n_bits - 1) in [0,1]

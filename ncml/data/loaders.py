@@ -9,7 +9,6 @@ __all__ = ['public_sets', 'digits', 'photo_patches', 'public_images', 'as_labels
 # %% ../../nbs/data/03_loaders.ipynb #080f3e06
 import os
 import random
-from copy import copy
 from pathlib import Path
 import numpy as np
 import torch
@@ -101,12 +100,6 @@ class LevelDataset:
         sets,self.classes = as_classes(dict(y=(u,y)), classes)
         self.y = None if y is None else sets['y'][1].to(self.u.device)
 
-    def to(self, device):
-        "A copy on a device"
-        o = copy(self)
-        o.u,o.y = (v if v is None else v.to(device) for v in (self.u, self.y))
-        return o
-
     @property
     def c(self): return len(self.classes or []) # fastai's name for the number of classes
     def __len__(self): return len(self.u)
@@ -117,11 +110,11 @@ class LevelDataset:
 class LevelDL(TfmdDL):
     "A fastai loader that indexes a `LevelDataset` by whole batches"
     def create_batches(self, samps):
-        d,to = self.dataset,torch.device(self.device or 'cpu')
-        if to.type!='cpu' and not self.fake_l.num_workers and d.u.nbytes<=2e9: # the images stay on the GPU
-            d = self.far = vars(self).get('far') or d.to(to)
-        for i in torch.tensor([*samps], dtype=torch.long).to(d.u.device, non_blocking=True).split(self.bs):
-            if len(i)==self.bs or len(i) and not self.drop_last: yield d[i]
+        own,to = [o for o in (self.dataset.u, self.dataset.y) if o is not None],torch.device(self.device or 'cpu')
+        if to.type!='cpu' and not self.fake_l.num_workers and own[0].nbytes<=2e9: # a copy stays there
+            own = self.far = vars(self).get('far') or [o.to(to) for o in own]
+        for i in torch.tensor([*samps], dtype=torch.long).to(own[0].device, non_blocking=True).split(self.bs):
+            if len(i)==self.bs or len(i) and not self.drop_last: yield tuple(o[i] for o in own)
 
     def new(self, dataset=None, cls=None, **kwargs): # `dataset` may be levels (n,c,h,w), or a list of (c,h,w)
         "A copy, perhaps with another dataset"

@@ -61,16 +61,14 @@ def muon(self:Muon, group:dict, kinds:dict): # parameters of each shape
         grads,ms = self.begin(ps, lr, group, 'momentum')
         torch._foreach_lerp_(ms, grads, 1-mu)
         x = torch.stack([o.flatten(1) for o in torch._foreach_lerp(grads, ms, mu)])
-        near[(m,n) if x.is_cpu else (min(m, n)-1)>>8].append((ps, x if m<=n else x.mT)) # a launch costs more than zeros
-    for alike in near.values():
-        sizes = [x.shape for _,x in alike]
-        _,m,n = map(max, zip(*sizes, strict=True))
-        all = torch.cat([F.pad(x, (0, n-x.shape[2], 0, m-x.shape[1])) for _,x in alike])
-        for (ps,_),x,(_,m,n) in zip(alike, orthogonal(all).split([o[0] for o in sizes]), sizes, strict=True):
-            tall = len(ps[0])>m
-            x = (x[:,:m,:n].mT if tall else x[:,:m,:n]).to(ps[0].dtype).contiguous()
-            step = -lr*(n/m)**.5 if tall else -lr
-            torch._foreach_add_(ps, [o.view_as(p) for o,p in zip(x, ps, strict=True)], alpha=step)
+        near[(m,n) if x.is_cpu else (min(m, n)-1)>>8].append((ps, x if m<=n else x.mT))
+    for alike in near.values(): # on a GPU of near sizes, with zeros around: a launch costs more
+        m,n = (max(x.shape[i] for _,x in alike) for i in (1, 2))
+        all = orthogonal(torch.cat([F.pad(x, (0, n-x.shape[2], 0, m-x.shape[1])) for _,x in alike]))
+        for (ps,x),o in zip(alike, all.split([len(x) for _,x in alike]), strict=True):
+            o,(m,n) = o[:,:x.shape[1],:x.shape[2]],ps[0].flatten(1).shape
+            o = (o if m<=n else o.mT).to(ps[0].dtype).contiguous()
+            torch._foreach_add_(ps, [v.view_as(p) for v,p in zip(o, ps, strict=True)], alpha=-lr*max(1, m/n)**.5)
 
 @patch
 def adam(self:Muon, group:dict, ps:list):

@@ -93,14 +93,14 @@ class Watch(Callback):
             self.row = 0
             return
         t = ', '.join(f'{o:.3g}' for o in self.xb[1][~self.pred.isfinite()][:4].tolist()) or 'no image'
-        bad = f"a loss of {float(self.loss_grad)} in epoch {self.epoch+1}, step {self.train_iter+1}, at t = {t}"
+        bad = f"a loss of {self.loss_grad.item()} in epoch {self.epoch+1}, step {self.train_iter+1}, at t = {t}"
         self.row += 1
         if self.nonfinite=='stop' or self.row>=10:
             self.bad = bad
             raise CancelFitException
         warnings.warn(f"{bad}; this step is skipped", stacklevel=2)
         self.learn.yb = () # nothing for the recorder
-        self.opt.zero_grad()
+        if not self.loss_grad.is_cpu: self.opt.zero_grad()
         raise CancelBatchException
 
 # %% ../../nbs/training/01_train.ipynb #ffc0a809
