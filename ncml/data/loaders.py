@@ -9,6 +9,7 @@ __all__ = ['public_sets', 'digits', 'photo_patches', 'public_images', 'as_labels
 # %% ../../nbs/data/03_loaders.ipynb #080f3e06
 import os
 import random
+from copy import copy
 from pathlib import Path
 import numpy as np
 import torch
@@ -110,11 +111,12 @@ class LevelDataset:
 class LevelDL(TfmdDL):
     "A fastai loader that indexes a `LevelDataset` by whole batches"
     def create_batches(self, samps):
-        own,to = [o for o in (self.dataset.u, self.dataset.y) if o is not None],torch.device(self.device or 'cpu')
-        if to.type!='cpu' and not self.fake_l.num_workers and own[0].nbytes<=2e9: # a copy stays there
-            own = self.far = vars(self).get('far') or [o.to(to) for o in own]
-        for i in torch.tensor([*samps], dtype=torch.long).to(own[0].device, non_blocking=True).split(self.bs):
-            if len(i)==self.bs or len(i) and not self.drop_last: yield tuple(o[i] for o in own)
+        d,to = self.dataset,torch.device(self.device or 'cpu')
+        if to.type!='cpu' and not self.fake_l.num_workers and d.u.nbytes<=2e9: # a copy stays there
+            d = self.far = vars(self).get('far') or copy(d)
+            d.u,d.y = d.u.to(to),d.y if d.y is None else d.y.to(to)
+        for i in torch.tensor([*samps], dtype=torch.long).to(d.u.device, non_blocking=True).split(self.bs):
+            if len(i)==self.bs or len(i) and not self.drop_last: yield d[i]
 
     def new(self, dataset=None, cls=None, **kwargs): # `dataset` may be levels (n,c,h,w), or a list of (c,h,w)
         "A copy, perhaps with another dataset"

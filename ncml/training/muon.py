@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from fastcore.basics import patch
+from ..fast.layers import launches_cost
 
 # %% ../../nbs/training/03_muon.ipynb #f3c25402
 def orthogonal(x:Tensor, steps:int=5)->Tensor: # (…,m,n), same
@@ -61,7 +62,7 @@ def muon(self:Muon, group:dict, kinds:dict): # parameters of each shape
         grads,ms = self.begin(ps, lr, group, 'momentum')
         torch._foreach_lerp_(ms, grads, 1-mu)
         x = torch.stack([o.flatten(1) for o in torch._foreach_lerp(grads, ms, mu)])
-        near[(m,n) if x.is_cpu else (min(m, n)-1)>>8].append((ps, x if m<=n else x.mT))
+        near[(min(m, n)-1)>>8 if launches_cost(x) else (m,n)].append((ps, x if m<=n else x.mT))
     for alike in near.values(): # on a GPU of near sizes, with zeros around: a launch costs more
         m,n = (max(x.shape[i] for _,x in alike) for i in (1, 2))
         all = orthogonal(torch.cat([F.pad(x, (0, n-x.shape[2], 0, m-x.shape[1])) for _,x in alike]))
