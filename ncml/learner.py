@@ -97,6 +97,7 @@ class BPDLoss:
 # %% ../nbs/06_learner.ipynb #8fe6c481
 class NoiseCallback(Callback):
     "Put each batch on the grid and add noise: the model sees `(x_t, t[, y])`"
+    seen = None
     def __init__(self,
         sde:SDE,
         noise_dist:NoiseDist,
@@ -120,12 +121,14 @@ class NoiseCallback(Callback):
         y = (self.labels(x),) if self.n_classes else ()
         gen = None if self.training else self.gen
         t = self.noise_dist.sample(len(x), x.device, gen) if self.at is None else as_time(self.at, x)
-        noise = torch.randn(x.shape, generator=gen).to(x) if gen else torch.randn_like(x)
+        noise = torch.randn(x.shape, generator=gen).to(x, non_blocking=True) if gen else torch.randn_like(x)
         self.learn.xb,self.learn.yb = (self.sde.perturb(x, t, noise),t,*y),(x,)
 
-    def after_loss(self): self.seen = later(self.learn.loss)
+    def after_loss(self):
+        loss = self.learn.loss
+        self.seen = None if loss.is_cpu or loss.ndim or num_distrib()>1 else later(loss)
     def after_batch(self): # for the recorder and the bar
-        if not (self.learn.loss.is_cpu or num_distrib()>1): self.learn.loss = torch.tensor(self.seen())
+        if self.seen: self.learn.loss,self.seen = torch.tensor(self.seen()),None
 
     def labels(self, x):
         none = torch.full((len(x),), self.n_classes, device=x.device)
