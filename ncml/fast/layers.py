@@ -193,7 +193,8 @@ def speed_up(model:NCPN, recompute:str='attention')->NCPN: # Or 'blocks', 'nothi
 def compile_cache(file):
     "Take compiled code from `file`, if it is there, and keep what is compiled inside"
     file,part = Path(file),Path(f'{file}.part')
-    torch._functorch.config.autograd_cache_allow_custom_autograd_functions = True
+    from torch._functorch import config
+    config.autograd_cache_allow_custom_autograd_functions = True
     if file.exists(): torch.compiler.load_cache_artifacts(file.read_bytes())
     try: yield
     finally:
