@@ -38,7 +38,8 @@ from fastai.optimizer import OptimWrapper
 from fastai.torch_core import distrib_barrier, find_bs, get_model, num_distrib, rank_distrib, set_seed
 from filelock import FileLock, Timeout
 from safetensors.torch import load as from_safetensors, save as to_safetensors
-from .loss import NoiseDist, bits_per_dim, check_classes, check_log_prob, data_bits, evaluating, from_batch, names_bs
+from .loss import NoiseDist, bits_per_dim, check_classes, check_log_prob, data_bits, evaluating, from_batch, later
+from .loss import names_bs
 from .ncpn import NCPN, appendix, data_init, preset
 from .sampling import sample_ncml
 from .sde import SDE, as_levels, as_time, check_t_max, default_levels, generator, get_sde, level_width, show_levels
@@ -96,6 +97,7 @@ class BPDLoss:
 # %% ../nbs/06_learner.ipynb #8fe6c481
 class NoiseCallback(Callback):
     "Put each batch on the grid and add noise: the model sees `(x_t, t[, y])`"
+    seen = None
     def __init__(self,
         sde:SDE,
         noise_dist:NoiseDist,
@@ -115,12 +117,18 @@ class NoiseCallback(Callback):
         self.gen = generator(self.seed, rank) if rank else generator(self.seed)
 
     def before_batch(self):
-        x = from_batch(self.learn.xb[0], self.n_bits)
+        x = from_batch(self.learn.xb[0], self.n_bits, self.learn.xb[0].is_cpu)
         y = (self.labels(x),) if self.n_classes else ()
         gen = None if self.training else self.gen
         t = self.noise_dist.sample(len(x), x.device, gen) if self.at is None else as_time(self.at, x)
-        noise = torch.randn(x.shape, generator=gen).to(x) if gen else torch.randn_like(x)
+        noise = torch.randn(x.shape, generator=gen).to(x, non_blocking=True) if gen else torch.randn_like(x)
         self.learn.xb,self.learn.yb = (self.sde.perturb(x, t, noise),t,*y),(x,)
+
+    def after_loss(self):
+        loss = self.learn.loss
+        self.seen = None if loss.is_cpu or loss.ndim or num_distrib()>1 else later(loss)
+    def after_batch(self): # for the recorder and the bar
+        if self.seen: self.learn.loss,self.seen = torch.tensor(self.seen()),None
 
     def labels(self, x):
         none = torch.full((len(x),), self.n_classes, device=x.device)
@@ -189,7 +197,9 @@ class NCMLLearner(Learner):
         return model.average if model.n else model.model
 
     def _split(self, b): super()._split((b,) if isinstance(b, Tensor) else b)
-    def in_half(self, on): return torch.autocast(next(self.model.parameters()).device.type, torch.bfloat16, enabled=on)
+    def in_half(self, on):
+        device = next(self.model.parameters()).device.type
+        return torch.autocast(device, torch.bfloat16, enabled=on) if self.bf16 else nullcontext()
     def one_batch(self, i, b):
         with self.in_half(self.bf16), names_bs(find_bs(b)): super().one_batch(i, b)
     def _do_grad_opt(self): # PyTorch advises against autocast around the backward pass

@@ -9,7 +9,7 @@ __all__ = ['solvers', 'as_mask', 'check_levels', 'as_classes', 'ticker', 'state_
            'check_grid', 'Wrapped', 'CountNFE', 'walk', 'refine', 'refine_grid', 'by_batch', 'refine_batches',
            'get_sampler', 'limited', 'Samples', 'sample_ncml']
 
-# %% ../nbs/05_sampling.ipynb #07afa43c
+# %% ../nbs/05_sampling.ipynb #5654ec91
 import inspect
 import math
 import time
@@ -25,7 +25,7 @@ from fastprogress.fastprogress import progress_bar
 from torchdiffeq import odeint
 from .loss import evaluating, names_bs, score
 from .sde import SDE, as_time, draw_noise, draw_uniform, expand_to, image_generators
-from .sde import level_width, t_floor, time_grid, to_levels
+from .sde import level_width, readable, t_floor, time_grid, to_levels
 
 # %% ../nbs/05_sampling.ipynb #7c312f48
 def as_mask(known, n:int, h:int, w:int, prefix:bool=False)->Tensor: # (n,h,w)
@@ -54,7 +54,7 @@ def _start(model, given, known, shape, prefix, like):
     got = f"{given.dtype} {tuple(given.shape)}"
     raise ValueError(f"given: need finite floats {tuple(shape)}, as to_unit gives, got {got}")
 
-# %% ../nbs/05_sampling.ipynb #92ebfd3e
+# %% ../nbs/05_sampling.ipynb #305dae1f
 def _on_grid(x, n_bits): # bool, like `x`
     top = 2**n_bits-1
     u = (x+1)*(top/2)
@@ -63,8 +63,9 @@ def _on_grid(x, n_bits): # bool, like `x`
 def check_levels(model, x, t, y, known):
     "Raise if a pixel `known` (n,h,w) at t = 0 is no level, for a density of levels"
     known = (known & (t==0)[:,None,None])[:,None]
-    d = model.dist(x[:1], t[:1], _rows(y, slice(1))) if known.any() else None
-    if not getattr(d, 'discretized', False): return
+    if not known.any(): return
+    d = model if hasattr(model, 'head') else model.dist(x[:1], t[:1], _rows(y, slice(1))) # without a pass if it says
+    if not getattr(d, 'discretized', getattr(d, 'head', None)=='discretized'): return
     off = x[known & ~_on_grid(x, d.n_bits)]
     if len(off): raise ValueError(f"given: need levels of {d.n_bits} bits where known and t = 0, got {off[0]:g}")
 
@@ -75,7 +76,7 @@ def _dequantized(model, x, t, known):
     levels = (_on_grid(x, model.n_bits) | ~known[:,None]).flatten(1).all(1)
     return torch.where(known[:,None] & expand_to(levels, x), model.dequantized(x, t), x)
 
-# %% ../nbs/05_sampling.ipynb #af5fd196
+# %% ../nbs/05_sampling.ipynb #766cf840
 def as_classes(model, y, n:int)->Tensor: # (n,) integers
     "Classes of `n` images, from one for all or one for each"
     k = getattr(model, 'n_classes', None) or math.inf
@@ -83,7 +84,7 @@ def as_classes(model, y, n:int)->Tensor: # (n,) integers
     if y.shape in ((), (n,)) and not y.is_floating_point() and ((y>=0) & (y<=k)).all(): return y.long().expand(n)
     raise ValueError(f"y: need whole numbers 0 to {k}, one for all or for each of {n} images, got {y}")
 
-# %% ../nbs/05_sampling.ipynb #f8e6981d
+# %% ../nbs/05_sampling.ipynb #85e4d387
 def _rows(y, s): return None if y is None else y[s]
 
 def _noise(model, x, t, y, generators):
@@ -91,10 +92,10 @@ def _noise(model, x, t, y, generators):
     k = getattr(model, 'noise_channels', None) or model.dist(x[:1], t[:1], _rows(y, slice(1))).noise_channels
     return draw_uniform(x[:,:1].expand(-1, k, -1, -1), generators)
 
-def _finite(v, x, name):
+def _finite(v, x, name, t=None):
     "`v`, which must be finite; else a `FloatingPointError` with the state `x`"
     if (good := v.isfinite()).all(): return v
-    rows = ~good.flatten(1).all(1)
+    rows,name = ~good.flatten(1).all(1),name if t is None else f"{name} at t={torch.as_tensor(t).max():.6g}"
     where = f"{rows.sum()} images, first in {rows.int().argmax()}"
     err = FloatingPointError(f"{name}: need finite numbers, got others in {where}")
     err.x = x
@@ -112,7 +113,7 @@ def ticker(n:int, progress:bool):
     finally:
         if getattr(bar, 'last_v', None) is not None: bar.on_interrupt()
 
-# %% ../nbs/05_sampling.ipynb #b202f752
+# %% ../nbs/05_sampling.ipynb #5e0d8474
 def state_limit(sde:SDE, t:Tensor, n_bits:int|None=None)->Tensor: # (n,), like `t`
     "Bound of |x| at t, m + 8 s with s at least that of a level's width"
     return sde.mean_coef(t) + 8*sde.std(t).clamp(min=level_width(n_bits)/math.sqrt(12) if n_bits else .25)
@@ -129,7 +130,7 @@ def clipping():
     token = _clipped.set(counts := [])
     try: yield counts
     finally: _clipped.reset(token)
-    share = sum(float(k) for k,_ in counts)/sum((n for _,n in counts), 1e-9)
+    share = float(sum(k for k,_ in counts))/sum((n for _,n in counts), 1e-9)
     if share>1e-5: # not just the tail of a logistic
         warnings.warn(f"{100*share:.3g}% of the values drawn lay beyond the range of noised images, m(t) + 8 s(t), and "
                       "were set to that bound: the model is not trained enough, or T is too large", stacklevel=4)
@@ -224,16 +225,22 @@ def sample_jacobi(
     x = in_batches(draw, model, shape, t, y, noise, generators, given, known, prefix, bs, progress, limit)
     return (x,torch.cat(nfes)) if return_nfe else x
 
-# %% ../nbs/05_sampling.ipynb #35a0191f
-def finite_score(model, x, t, y=None):
-    "The score, which must be finite"
-    return _finite(score(model, x, t, y), x, f"score at t={torch.as_tensor(t).max():.6g}")
+# %% ../nbs/05_sampling.ipynb #f3c766d3
+def _look(scores):
+    if not torch.stack([v.isfinite().all() for v,*_ in scores]).all(): [_finite(*o) for o in scores]
+    scores.clear()
 
-# %% ../nbs/05_sampling.ipynb #9e1668f3
+def finite_score(model, x, t, y=None):
+    "The score, which must be finite; on a GPU `walk` looks later"
+    v,unread = score(model, x, t, y),getattr(model, 'unread', None)
+    if unread is None: return _finite(v, x, 'score', t)
+    unread.append((v, x, 'score', t))
+    if len(unread)>63: _look(unread)
+    return v
+
 def _drift(model, sde, x, t, y, share):
-    t = as_time(t, x, sde.t_end)
-    f,g = expand_to(sde.drift_coef(t), x),expand_to(sde.diffusion(t), x)
-    return f*x - g**2*finite_score(model, x, t, y)/share
+    s,t = finite_score(model, x, t, y)/share,as_time(t, x, sde.t_end)
+    return expand_to(sde.drift_coef(t), x)*x - expand_to(sde.diffusion(t), x)**2*s
 
 def reverse_drift(model, sde, x, t, y=None):
     "`f x - g^2 score`, the drift of the reverse SDE"
@@ -304,10 +311,11 @@ class DPMSolver:
         self.last = {t_next: (d,h)}
         return s2/s*x + (m2-m*s2/s)*line
 
-# %% ../nbs/05_sampling.ipynb #8b66b7bf
+# %% ../nbs/05_sampling.ipynb #3eb608f4
 def ode_adaptive(model, sde, x, t, t_next, y, noise, rtol=1e-3, atol=1e-3, method='dopri5', max_steps=1000):
     "The probability-flow ODE in steps of torchdiffeq's choice; a step to t = 0 is Tweedie's"
     if t_next==0: return _denoised(model, sde, x, t, y)
+    (model := Wrapped(model)).unread = None # the steps wait in any case
     def v(at, x): return ode_drift(model, sde, x, max(at.item(), t_next), y) # its first guess may go too far
     ends,options = torch.tensor([t,t_next], dtype=torch.float64, device=x.device),dict(max_num_steps=max_steps)
     return odeint(v, x, ends, rtol=rtol, atol=atol, method=method, options=dict(options, step_t=ends[1:]))[-1]
@@ -364,7 +372,7 @@ class _Bounded(Wrapped):
     def log_prob(self, x, t, y=None): # x - x is 0 and has the gradient
         return self.model.log_prob(clip(x.detach(), self.limit) + (x - x.detach()), t, y)
 
-# %% ../nbs/05_sampling.ipynb #8327e339
+# %% ../nbs/05_sampling.ipynb #2793a2d3
 @torch.no_grad()
 def walk(model, sde, x, ts, y=None, solver='heun', generator=None, progress=False, after_step=None, limit=None):
     "Apply the step `solver` along `ts`, with the arguments of `refine`; |x| stays within `limit`, that of `ts[0]`"
@@ -375,13 +383,15 @@ def walk(model, sde, x, ts, y=None, solver='heun', generator=None, progress=Fals
     def bound(x):
         counts.append(((x.abs()>limit).sum(), x.numel()))
         return clip(x, limit)
+    model.unread = None if readable(x) else [] # to look at a score is to wait for it
     with ticker(len(ts)-1, progress) as ticks, clipping() as counts, evaluating(model):
         x = bound(x)
         for i,(t,t_next) in enumerate(pairwise(ts)):
             with _named(f'step {i}'): x = bound(step(model, sde, x, t, t_next, y, noise))
-            new = after_step(x, x.new_tensor(t_next)) if after_step else None
+            new = after_step(x, x.new_full((), t_next)) if after_step else None # not a copy, which waits
             if new is not None: x = new
             next(ticks)
+        if model.unread: _look(model.unread)
     return x
 
 # %% ../nbs/05_sampling.ipynb #f7e520dc

@@ -302,8 +302,9 @@ def content_generators(x:Tensor, seed:int, n_bits:int|None=None, what:str='')->l
 def _draw(f, x, generator):
     "Numbers like `x` by `f`, such as torch.randn"
     def draw(o, g): return f(o.shape, generator=g, dtype=x.dtype, device=getattr(g, 'device', x.device))
-    if not isinstance(generator, (list,tuple)): return draw(x, generator).to(x.device)
-    return torch.stack([draw(o, g) for o,g in zip(x, generator, strict=True)]).to(x.device)
+    each = isinstance(generator, (list,tuple))
+    v = torch.stack([draw(o, g) for o,g in zip(x, generator, strict=True)]) if each else draw(x, generator)
+    return v.pin_memory().to(x.device, non_blocking=True) if x.is_cuda and not v.is_cuda else v.to(x.device) # no wait
 
 def draw_noise(x:Tensor, generator=None)->Tensor:
     "Standard normal noise like `x` from a `torch.Generator`, a list with one for each row, or a function of `x`"

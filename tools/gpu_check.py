@@ -25,7 +25,7 @@ from ncml.training.resume import Checkpoints
 from gpu_train import save
 
 root = Path(__file__).resolve().parent.parent
-notebooks = '01_sde','data/03_loaders','fast/01_layers','fast/03_cached','05_sampling','06_learner'
+notebooks = '01_sde','data/03_loaders','fast/04_steps','fast/03_cached','05_sampling' # those with cells for a GPU
 
 def seconds(f, n=10):
     "The median of `n` calls"

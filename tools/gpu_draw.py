@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 import torch
 from fastcore.script import call_parse, store_true
-from ncml.fast.cached import sample_cached
+from ncml.fast.cached import Replayed, sample_cached
 from ncml.learner import image_digest, load_run, made_with
 from ncml.ood import ood_report
 from ncml.sampling import sample_ncml
@@ -49,7 +49,7 @@ def main(
     def draw(k, run):
         noisy,T = run.config['noise']['p_clean']<1,run.config['noise']['t_max']
         kinds = dict(clean=lambda: sample_cached(run.model, shape, bs=n), without_graphs=lambda: sample_cached(run.model, shape, bs=n, capture=None))
-        if noisy: kinds |= dict(two_part=lambda: sample_ncml(run.model, run.sde, shape, T, n_steps=steps, bs=n))
+        if noisy: kinds |= {k:lambda m=m: sample_ncml(m, run.sde, shape, T, n_steps=steps, bs=n) for k,m in dict(two_part=run.model, two_part_replayed=Replayed(run.model) if run.model.out.weight.is_cuda else run.model).items()}
         return {o:timed(f) for o,f in kinds.items()}
     def pictures(k, run):
         T = run.config['noise']['t_max'] if run.config['noise']['p_clean']<1 else 0.

@@ -7,12 +7,14 @@ Each row of `step.json` has images a second, its share of the matrix rate that `
 forward passes for a step), the memory, and the kernels of one step by time. What has not begun when the seconds are over is left out."""
 import json
 import time
+from contextlib import nullcontext
 from pathlib import Path
 import torch
 from fastai.callback.core import Callback, CancelFitException
 from fastcore.script import call_parse, store_true
 from torch.profiler import ProfilerActivity, profile
 from ncml.data.loaders import image_dls
+from ncml.fast.layers import compile_cache
 from ncml.learner import made_with, ncml_learner
 from ncml.ncpn import preset, summary
 from gpu_train import save
@@ -75,7 +77,7 @@ def main(
     for case in cases[:1] if toy else cases:
         if time.monotonic()-begin>seconds: break
         try:
-            row = one(device, *case, toy)
+            with compile_cache(out/'cache.bin') if case[-1] and device=='cuda' else nullcontext(): row = one(device, *case, toy)
             if 'bf16_tflops' in rate: row['share'] = row['tflops']/rate['bf16_tflops']
         except Exception as e: row = dict(case=case, error=f'{type(e).__name__}: {e}'[:500])
         rows.append(row)

@@ -8,6 +8,7 @@ images, clean and with a share π of values changed by a level. At the end the w
 folder is small, written, and evaluated image by image (`test.json`) as they were written."""
 import json
 import time
+from contextlib import nullcontext
 from pathlib import Path
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from fastai.torch_core import set_seed
 from fastcore.script import call_parse, store_true
 from ncml.commands.train import net_changes
 from ncml.data.loaders import image_dls
+from ncml.fast.layers import compile_cache
 from ncml.learner import BPDMetric, image_digest, made_with, ncml_learner
 from ncml.ncpn import preset
 from ncml.sanity import plus_minus_one, sanity_test
@@ -71,12 +73,14 @@ def main(
     minutes:float=4, # of training, from the first batch on
     bs:int=128, lr:float=.02, dropout:float=0.,
     every:float=30, # seconds between two evaluations
+    cache:Path=None, # file of compiled code, read and written
     compile:store_true=False, # each block
     toy:store_true=False, # small images and network, seconds
 ):
     "Train, save, evaluate"
     begin,device = time.monotonic(),'cuda' if torch.cuda.is_available() else 'cpu'
     torch.backends.cudnn.benchmark,torch.backends.cudnn.allow_tf32 = True,False
+    compile = compile and device=='cuda'
     if toy: net,bs,minutes,every = 'n_filters=8,n_blocks=1,n_mix=2,n_scales=1',16,.05,1.
     set_seed(seed)
     u,test = (images(data, k, toy) for k in ('train','test'))
@@ -86,11 +90,12 @@ def main(
     dls = image_dls(*(o if class_cond or not i%2 else None for s in sets for i,o in enumerate(s)), bs=bs, device=device, seed=seed)
     arch = preset('papers', **dict(n_heads=0, d_emb=None, dropout=dropout) | net_changes(net))
     learn = ncml_learner(dls, arch=arch, sde=sde, levels=levels, p_clean=1. if objective=='ml' else .1, class_cond=class_cond, lr=lr,
-        bf16=device=='cuda', compile=compile and device=='cuda', metrics=[BPDMetric(raw=True)])
+        bf16=device=='cuda', compile=compile, metrics=[BPDMetric(raw=True)])
     learn.add_cb(Curve(run.parent/'curve.json', test[:256], y_test[:256], every, 4*bs))
     info = dict(data=dict(source='CIFAR-10', digest=image_digest(u[:n], 8)), training=dict(objective=objective, bs=bs, minutes=minutes, seed=seed))
-    done = train_run(learn, run, minutes=minutes, info=info, save_every=.01 if toy else 1,
-        resume=any(run.parent.rglob('checkpoints/*.safetensors')))
+    with compile_cache(cache) if cache and compile else nullcontext():
+        done = train_run(learn, run, minutes=minutes, info=info, save_every=.01 if toy else 1,
+            resume=any(run.parent.rglob('checkpoints/*.safetensors')))
     save(run.parent/'test.json', sanity=measure(done.model, test, y_test, 4*bs).round(5).to_dict('records'), images=len(test), digest=image_digest(test, 8),
         trained_on=n, parameters=sum(p.numel() for p in done.model.parameters()), weights_sha256=done.config['weights_sha256'], noise=done.config['noise'],
         sde=done.config['sde'], seconds=dict(training=done.config['training']['seconds'], this_call=round(time.monotonic()-begin, 1)), made_with=made_with(device))

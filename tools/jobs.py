@@ -67,10 +67,10 @@ def record(folder):
     except (OSError, ValueError): return {}
 
 def newest(folder):
-    "The newest checkpoint below a job's folder with its run, else its weights: files, relative to the folder"
+    "The newest checkpoint below a job's folder with its run, else its weights, and compiled code: files, relative to the folder"
     saved = sorted(folder.rglob('checkpoints/*.safetensors'), key=lambda p: p.stat().st_mtime)
     weights = [p for p in folder.rglob('weights.safetensors') if saved and p.parent==saved[-1].parent.parent or not saved]
-    return [p.relative_to(folder) for p in saved[-1:]+weights if p.stat().st_size>small]
+    return [p.relative_to(folder) for p in saved[-1:]+weights+[*folder.glob('*.bin')] if p.stat().st_size>small]
 
 # %% What comes out
 class Outbox:

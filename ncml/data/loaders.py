@@ -9,12 +9,13 @@ __all__ = ['public_sets', 'digits', 'photo_patches', 'public_images', 'as_labels
 # %% ../../nbs/data/03_loaders.ipynb #080f3e06
 import os
 import random
+from copy import copy
 from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
 from sklearn.datasets import load_digits,load_sample_image
-from fastcore.basics import chunked,patch
+from fastcore.basics import patch
 from fastai.torch_core import default_device
 from fastai.data.core import DataLoaders,TfmdDL
 from .files import folder_sets,npz_sets,renamed,some,to_nchw
@@ -110,7 +111,12 @@ class LevelDataset:
 class LevelDL(TfmdDL):
     "A fastai loader that indexes a `LevelDataset` by whole batches"
     def create_batches(self, samps):
-        for idxs in chunked(samps, self.bs, self.drop_last): yield self.dataset[torch.tensor(idxs)]
+        d,to = self.dataset,torch.device(self.device or 'cpu')
+        if to.type!='cpu' and not self.fake_l.num_workers and d.u.nbytes<=2e9: # a copy stays there
+            d = self.far = vars(self).get('far') or copy(d)
+            d.u,d.y = d.u.to(to),d.y if d.y is None else d.y.to(to)
+        for i in torch.tensor([*samps], dtype=torch.long).to(d.u.device, non_blocking=True).split(self.bs):
+            if len(i)==self.bs or len(i) and not self.drop_last: yield d[i]
 
     def new(self, dataset=None, cls=None, **kwargs): # `dataset` may be levels (n,c,h,w), or a list of (c,h,w)
         "A copy, perhaps with another dataset"

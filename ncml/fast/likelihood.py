@@ -51,7 +51,7 @@ class FastDiscretizedLogisticMixture(DiscretizedLogisticMixture):
 
 fast_mixtures = {DiscretizedLogisticMixture:FastDiscretizedLogisticMixture}
 
-# %% ../../nbs/fast/02_likelihood.ipynb #863e28a8
+# %% ../../nbs/fast/02_likelihood.ipynb #c703e8b3
 class PixelDraw:
     "Draws pixels from their mixtures, in few calls to torch"
     def __init__(self,
@@ -64,10 +64,10 @@ class PixelDraw:
         check_temperature(temperature)
         self.n_channels,self.delta,self.max = n_channels,level_width(n_bits),2**n_bits-1
         self.place = self.levels if discretized else self.values
-        self.one,self.two,self.top,self.half = (like.new_full((), o) for o in (1, 2, self.max, self.max/2))
+        self.one,self.half = (like.new_full((), o) for o in (1, self.max/2))
         self.tau = None if temperature==1 else like.new_full((), temperature)
 
-# %% ../../nbs/fast/02_likelihood.ipynb #72aef62c
+# %% ../../nbs/fast/02_likelihood.ipynb #ab789cda
 @patch
 def __call__(self:PixelDraw,
     params:Tensor, # (n,n_params)
@@ -77,13 +77,13 @@ def __call__(self:PixelDraw,
     params = params.view(len(params), n_params(self.n_channels, 1), -1) # (n,k,m)
     logits = params[:,0]
     if self.tau is not None: logits,z = logits/self.tau,z*self.tau
-    m = torch.searchsorted(logits.softmax(1).cumsum(1), u).clamp_(max=params.shape[2]-1)
+    m = torch.searchsorted(logits.softmax(1)[:,:-1].cumsum(1), u) # between the ends of all but the last
     chosen = params.gather(2, m.unsqueeze(1).expand(-1, params.shape[1], -1)).squeeze(2)
     _,means,log_scales,coeffs = split_params(chosen, self.n_channels)
     v = torch.addcmul(means, torch.add(log_scales.exp(), self.one, alpha=min_scale(self.delta)), z)
     return self.place(v, coeffs.tanh().unbind(1), clean, offset)
 
-# %% ../../nbs/fast/02_likelihood.ipynb #b386c1bd
+# %% ../../nbs/fast/02_likelihood.ipynb #15684527
 @patch
 def values(self:PixelDraw, v, coeffs, clean, offset):
     "Draws of the continuous head"
@@ -91,7 +91,7 @@ def values(self:PixelDraw, v, coeffs, clean, offset):
     for c,o in enumerate(v.unbind(1)): x.append(shifted(o, c, coeffs, x))
     return torch.stack(x, 1)
 
-# %% ../../nbs/fast/02_likelihood.ipynb #5f909562
+# %% ../../nbs/fast/02_likelihood.ipynb #8dd35023
 @patch
 def levels(self:PixelDraw, v, coeffs, clean, offset):
     "Draws of the discretized head; `u` counts levels from the first, `x` from the middle of the grid"
@@ -101,5 +101,5 @@ def levels(self:PixelDraw, v, coeffs, clean, offset):
         if clean is not False: level = o.round().clamp_(0, self.max)
         if clean is not True: o = o + offset[c]
         u.append(level if clean is True else o if clean is False else torch.where(clean, level, o))
-        x.append(u[-1]-self.half)
-    return torch.stack(u, 1).mul_(self.two).div_(self.top).sub_(self.one)
+        if c<len(v[0])-1: x.append(u[-1]-self.half)
+    return torch.stack(u, 1).div_(self.half).sub_(self.one)

@@ -8,19 +8,21 @@ __all__ = ['orthogonal', 'Muon']
 # %% ../../nbs/training/03_muon.ipynb #65e59693
 from collections import defaultdict
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from fastcore.basics import patch
+from ..fast.layers import launches_cost
 
 # %% ../../nbs/training/03_muon.ipynb #f3c25402
 def orthogonal(x:Tensor, steps:int=5)->Tensor: # (…,m,n), same
     "Matrices with the singular vectors of `x` and singular values near 1 (Jordan et al. 2024)"
     if x.shape[-2]>x.shape[-1]: return orthogonal(x.mT, steps).mT
-    x = x.bfloat16() if x.is_cuda else x
-    x = x/(x.norm(dim=(-2,-1), keepdim=True)+1e-7)
+    x = x if x.is_cpu else x.bfloat16()
+    shape,x = x.shape,(x/(x.norm(dim=(-2,-1), keepdim=True)+1e-7)).view(-1, *x.shape[-2:])
     for _ in range(steps):
         s = x@x.mT
-        x = 3.4445*x + (-4.7750*s + 2.0315*s@s)@x
-    return x
+        x = torch.baddbmm(x, torch.baddbmm(s, s, s, beta=-4.7750, alpha=2.0315), x, beta=3.4445)
+    return x.view(shape)
 
 # %% ../../nbs/training/03_muon.ipynb #19fccf95
 class Muon(torch.optim.Optimizer):
@@ -41,7 +43,7 @@ class Muon(torch.optim.Optimizer):
                 shape = p.flatten(1).shape if p.ndim>1 else (1,1)
                 kinds[shape if min(shape)>1 else None].append(p)
             self.adam(group, kinds.pop(None, []))
-            for ps in kinds.values(): self.muon(group, ps)
+            self.muon(group, kinds)
 
 # %% ../../nbs/training/03_muon.ipynb #9bcd854f
 @patch
@@ -50,16 +52,24 @@ def begin(self:Muon, ps:list, lr:float, group:dict, *names): # a list of tensors
     if group['weight_decay']: torch._foreach_mul_(ps, 1-lr*group['weight_decay'])
     for p in ps:
         if not self.state[p]: self.state[p] = {k:torch.zeros_like(p) for k in names}
-    return [p.grad for p in ps],*([self.state[p][k] for p in ps] for k in names)
+    same = [p.grad if p.grad.stride()==p.stride() else torch.empty_like(p).copy_(p.grad) for p in ps] # or one by one
+    return same,*([self.state[p][k] for p in ps] for k in names)
 
 @patch
-def muon(self:Muon, group:dict, ps:list): # parameters of one shape
-    mu,lr = group['momentum'],group['lr']
-    grads,ms = self.begin(ps, lr, group, 'momentum')
-    torch._foreach_lerp_(ms, grads, 1-mu)
-    steps = orthogonal(torch.stack([o.flatten(1) for o in torch._foreach_lerp(grads, ms, mu)]))
-    m,n = steps.shape[1:]
-    torch._foreach_add_(ps, [o.view_as(p).to(p) for o,p in zip(steps, ps, strict=True)], alpha=-lr*max(1, m/n)**.5)
+def muon(self:Muon, group:dict, kinds:dict): # parameters of each shape
+    mu,lr,near = group['momentum'],group['lr'],defaultdict(list)
+    for (m,n),ps in kinds.items():
+        grads,ms = self.begin(ps, lr, group, 'momentum')
+        torch._foreach_lerp_(ms, grads, 1-mu)
+        x = torch.stack([o.flatten(1) for o in torch._foreach_lerp(grads, ms, mu)])
+        near[(min(m, n)-1)>>8 if launches_cost(x) else (m,n)].append((ps, x if m<=n else x.mT))
+    for alike in near.values(): # on a GPU of near sizes, with zeros around: a launch costs more
+        m,n = (max(x.shape[i] for _,x in alike) for i in (1, 2))
+        all = orthogonal(torch.cat([F.pad(x, (0, n-x.shape[2], 0, m-x.shape[1])) for _,x in alike]))
+        for (ps,x),o in zip(alike, all.split([len(x) for _,x in alike]), strict=True):
+            o,(m,n) = o[:,:x.shape[1],:x.shape[2]],ps[0].flatten(1).shape
+            o = (o if m<=n else o.mT).to(ps[0].dtype).contiguous()
+            torch._foreach_add_(ps, [v.view_as(p) for v,p in zip(o, ps, strict=True)], alpha=-lr*max(1, m/n)**.5)
 
 @patch
 def adam(self:Muon, group:dict, ps:list):

@@ -33,7 +33,7 @@ from fastprogress.fastprogress import format_time
 from ..data.levels import reduce_bits, save_grid
 from ..data.loaders import LevelDataset, public_sets
 from ..learner import Run, image_digest, load_run, made_with, new_files, new_folder, random_images, save_run
-from ..loss import as_density
+from ..loss import as_density, later
 from ..sampling import sample_ncml
 from ..sanity import lsb_flip, plot_sanity, plus_minus_one, sanity_test
 from ..sde import to_levels
@@ -83,18 +83,24 @@ class Watch(Callback):
     order,bad,row = 45,None,0
     def __init__(self, nonfinite:str='stop'): self.nonfinite = nonfinite # or 'skip'
     def after_loss(self):
+        self.fine = later(self.loss_grad.isfinite())
+        if self.loss_grad.is_cpu: self.look()
+    def after_backward(self): # which a GPU does meanwhile
+        if not self.loss_grad.is_cpu: self.look()
+    def look(self):
         if not self.training: return
-        if not any(largest(not self.loss_grad.isfinite())): # in all processes
+        if not any(largest(not self.fine())): # in all processes
             self.row = 0
             return
         t = ', '.join(f'{o:.3g}' for o in self.xb[1][~self.pred.isfinite()][:4].tolist()) or 'no image'
-        bad = f"a loss of {float(self.loss_grad)} in epoch {self.epoch+1}, step {self.train_iter+1}, at t = {t}"
+        bad = f"a loss of {self.loss_grad.item()} in epoch {self.epoch+1}, step {self.train_iter+1}, at t = {t}"
         self.row += 1
         if self.nonfinite=='stop' or self.row>=10:
             self.bad = bad
             raise CancelFitException
         warnings.warn(f"{bad}; this step is skipped", stacklevel=2)
         self.learn.yb = () # nothing for the recorder
+        if not self.loss_grad.is_cpu: self.opt.zero_grad()
         raise CancelBatchException
 
 # %% ../../nbs/training/01_train.ipynb #ffc0a809
