@@ -97,7 +97,7 @@ class Variational(Uniform):
 normal = Normal(0., 1.)
 dequantizers = dict(uniform=Uniform, truncated_normal=TruncatedNormal, variational=Variational)
 
-# %% ../../nbs/models/02_scoreflow.ipynb #44fd0db6
+# %% ../../nbs/models/02_scoreflow.ipynb #d250099d
 class ScoreFlow(nn.Module):
     "A score network as a density of levels: the bound of Song et al. 2021, theorem 3, or the probability-flow ODE"
     def __init__(self,
@@ -123,6 +123,7 @@ class ScoreFlow(nn.Module):
         own = isinstance(dequantizer, nn.Module) or n_bits is None
         self.dequantizer = dequantizer if own else pick(dequantizers, 'dequantizer', dequantizer)(self.sde, n_bits)
 
+    score_only = False # set by `ncml.loss.score`
     @property
     def t_min(self)->float: return t_from_ratio(self.sde, torch.tensor(self.r_min)).item() # of the smallest ratio
     @property
@@ -172,7 +173,7 @@ def bound(self:ScoreFlow, x:Tensor, t0:Tensor, y, gens=None)->Tensor: # (n,), na
         total = total + e*w/k
     return -total - self.ends(x, t0)
 
-# %% ../../nbs/models/02_scoreflow.ipynb #5881795e
+# %% ../../nbs/models/02_scoreflow.ipynb #26394bf8
 @patch
 def ode(self:ScoreFlow, x:Tensor, t0:Tensor, y, gens=None)->Tensor: # (n,), nats
     "Log density at `t0`, at least the time of the smallest ratio, of the model that the probability-flow ODE defines"
@@ -184,6 +185,11 @@ def ode(self:ScoreFlow, x:Tensor, t0:Tensor, y, gens=None)->Tensor: # (n,), nats
 def log_prob(self:ScoreFlow, x:Tensor, t:float|Tensor=0., y:Tensor|None=None)->Tensor: # (n,), nats
     "Lower bound of the log mass of levels at t = 0, of log density times cell at t > 0; or an estimate by the ODE"
     t = as_time(t, x)
+    if x.requires_grad and torch.is_grad_enabled() and not self.training: # its gradient is the network's score
+        slope = ((x-x.detach())*self.score(x.detach(), t, y)).flatten(1).sum(1)
+        if self.score_only: return slope
+        with torch.no_grad(): value = self.log_prob(x, t, y)
+        return value + slope
     gens = None if self.training else content_generators(x, self.seed, self.n_bits, 'scoreflow')
     log_q,clean = x.new_zeros(len(x)),t==0
     if self.n_bits is not None:
