@@ -18,7 +18,7 @@ from fastcore.script import call_parse, store_true
 from ncml.commands.train import net_changes
 from ncml.data.loaders import image_dls
 from ncml.fast.layers import compile_cache
-from ncml.learner import BPDMetric, image_digest, made_with, ncml_learner
+from ncml.learner import BPDMetric, image_digest, load_run, made_with, ncml_learner
 from ncml.models.scoreflow import scoreflow_learner
 from ncml.ncpn import preset
 from ncml.sanity import plus_minus_one, sanity_test
@@ -98,8 +98,9 @@ def main(
     learn.add_cb(Curve(run.parent/'curve.json', test[:256], y_test[:256], every, 4*bs))
     info = dict(data=dict(source='CIFAR-10', digest=image_digest(u[:n], 8)), training=dict(objective=objective, bs=bs, minutes=minutes, seed=seed))
     with compile_cache(cache) if cache and compile else nullcontext():
-        done = train_run(learn, run, minutes=minutes, info=info, save_every=.01 if toy else 1,
-            resume=any(run.parent.rglob('checkpoints/*.safetensors')))
+        begun = any(run.parent.rglob('checkpoints/*.safetensors'))
+        if run.exists() and not begun: done = load_run(run, device) # trained, and then killed
+        else: done = train_run(learn, run, minutes=minutes, info=info, save_every=.01 if toy else 1, resume=begun)
     if objective=='scoreflow': done.model.n_times = 32
     save(run.parent/'test.json', sanity=measure(done.model, test, y_test, 4*bs).round(5).to_dict('records'), images=len(test), digest=image_digest(test, 8),
         trained_on=n, parameters=sum(p.numel() for p in done.model.parameters()), weights_sha256=done.config['weights_sha256'], noise=done.config['noise'],

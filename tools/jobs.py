@@ -6,7 +6,8 @@
 
 A job is an entry with `name`, `run` (a command, in which {dir} is the folder of the job, {name} its name, {work} that of all jobs, {python} this Python, {tools} the
 folder of this script, {data} and {extra} arguments), `resume` (the command that goes on from what {dir} holds), `seconds` (its limit) and `after` (names of jobs that must
-be done before). WORK/NAME holds log.txt, record.json and what the command writes. At the limit the job gets SIGTERM, later SIGKILL.
+be done before). WORK/NAME holds log.txt, record.json and what the command writes. At the limit the job gets SIGTERM, later SIGKILL; the last
+30 of `--seconds` are kept for that.
 
 With `--out`, everything below WORK comes out as a few files of at most 16 MiB, renewed while a job runs: small.zip with all small files,
 and NAME.tar.DIGEST.N.I, piece I of N, with the newest checkpoint of a job, or its weights, as long as all pieces are at most 48 MiB.
@@ -24,12 +25,13 @@ import tarfile
 import threading
 import time
 import zipfile
+from contextlib import suppress
 from datetime import datetime, timezone
 from itertools import product
 from pathlib import Path
 import yaml
 from fastcore.script import call_parse
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 small,piece,grace = 2**20,2**24,20. # bytes of a small file, of a file that comes out; seconds from SIGTERM to SIGKILL
 room,most = 3*piece,7 # bytes and number of all pieces
@@ -66,6 +68,18 @@ def record(folder):
     try: return json.loads((folder/'record.json').read_text())
     except (OSError, ValueError): return {}
 
+def is_done(folder, job, extra=''): # also: by today's command
+    r = record(folder)
+    return r.get('status')=='done' and r.get('job')==[job['run'],extra]
+
+def set_aside(folder, job, extra):
+    "Rename the folder of a job that had another command"
+    r = record(folder)
+    if not r or r.get('job')==[job['run'],extra]: return
+    new = next(p for i in range(1, 10**6) if not (p := folder.with_name(f'{folder.name}.before-{i}')).exists())
+    folder.rename(new)
+    print(f"{job['name']}: had another command, `{r['command']}`; that is now in {new}", flush=True)
+
 def newest(folder):
     "The newest checkpoint below a job's folder with its run, else its weights, and compiled code: files, relative to the folder"
     saved = sorted(folder.rglob('checkpoints/*.safetensors'), key=lambda p: p.stat().st_mtime)
@@ -75,16 +89,17 @@ def newest(folder):
 # %% What comes out
 class Outbox:
     "Everything below `work` in few files: small ones in one archive, the large ones of a job in pieces"
-    def __init__(self, work, out, new=True): # only what is new in `work`?
-        self.work,self.out,self.lock = work,out,threading.Lock()
-        self.sent = {p.name:self.stamp(p) for p in work.iterdir() if p.is_dir() and new}
+    def __init__(self, work, out, names=None): # only these jobs, large files too (default: all, but only those large files that are new)
+        self.work,self.out,self.lock,self.names = work,out,threading.Lock(),names
+        self.sent = {p.name:self.stamp(p) for p in work.iterdir() if p.is_dir() and names is None}
         out.mkdir(parents=True, exist_ok=True)
 
     def stamp(self, folder): return [(str(p), (folder/p).stat().st_mtime_ns) for p in newest(folder)]
 
     def small_files(self):
         for p in sorted(self.work.rglob('*')):
-            if p.is_file() and p.stat().st_size<=small and not p.name.startswith('.'): yield p
+            own = self.names is None or p.relative_to(self.work).parts[0] in self.names
+            if own and p.is_file() and p.stat().st_size<=small and not p.name.startswith('.'): yield p
 
     def renew(self):
         with self.lock:
@@ -92,7 +107,7 @@ class Outbox:
             with zipfile.ZipFile(b, 'w', zipfile.ZIP_DEFLATED) as z:
                 for p in self.small_files(): z.write(p, p.relative_to(self.work))
             if len(b.getvalue())<=piece: put(self.out/'small.zip', b.getvalue())
-            for folder in sorted(p for p in self.work.iterdir() if p.is_dir()): self.large(folder)
+            for folder in sorted(p for p in self.work.iterdir() if p.is_dir() and (self.names is None or p.name in self.names)): self.large(folder)
 
     def large(self, folder):
         "Pieces of the newest large files; older pieces stay until the new ones are whole"
@@ -111,15 +126,16 @@ class Outbox:
             if digest not in p.name: p.unlink()
 
 def unpack(out, work):
-    "The inverse of `Outbox`: the names of the jobs whose large files are there whole"
+    "The inverse of `Outbox`: the names of the jobs whose large files are there whole; what is done in `work` stays as it is"
+    kept = {p.parent.name for p in work.glob('*/record.json') if record(p.parent).get('status')=='done'}
     if (out/'small.zip').exists():
-        with zipfile.ZipFile(out/'small.zip') as z: z.extractall(work)
+        with zipfile.ZipFile(out/'small.zip') as z: z.extractall(work, [o for o in z.namelist() if o.split('/')[0] not in kept])
     whole = []
     for p in sorted(out.glob('*.tar.*.0')):
         name,digest,n = p.name.rsplit('.', 4)[0],*p.name.split('.')[-3:-1]
         parts = [out/f'{name}.tar.{digest}.{n}.{i}' for i in range(int(n))]
         b = b''.join(o.read_bytes() for o in parts if o.exists())
-        if hashlib.sha256(b).hexdigest()[:8]!=digest: continue # cut off while it was written
+        if name in kept or hashlib.sha256(b).hexdigest()[:8]!=digest: continue # or cut off while it was written
         with tarfile.open(fileobj=io.BytesIO(b), mode='r:gz') as t: t.extractall(work/name, filter='data')
         whole.append(name)
     return whole
@@ -128,9 +144,15 @@ def unpack(out, work):
 def end(p, seconds):
     "Wait for a process group at most so long; SIGTERM, then SIGKILL: did it end by itself?"
     for s,wait in ((None, seconds), (signal.SIGTERM, grace), (signal.SIGKILL, None)):
-        if s: os.killpg(p.pid, s)
-        try: return p.wait(wait), s is None
-        except subprocess.TimeoutExpired: pass
+        with suppress(ProcessLookupError):
+            if s: os.killpg(p.pid, s)
+        with suppress(subprocess.TimeoutExpired): return p.wait(wait),s is None
+
+def still_runs(folder):
+    "Does the process of an earlier call, which was killed, go on?"
+    try: os.killpg(int((folder/'.pid').read_text()), 0)
+    except (OSError, ValueError): return False
+    return True
 
 def run_job(job, folder, values, limit):
     "Run a job for at most `limit` seconds; its record"
@@ -138,7 +160,7 @@ def run_job(job, folder, values, limit):
     old = record(folder)
     goes_on = 'resume' in job and any(folder.rglob('checkpoints/*.safetensors'))
     command = job['resume' if goes_on else 'run'].format(dir=folder, name=job['name'], **values)
-    r = dict(name=job['name'], command=command, status='running', seconds=old.get('seconds', 0.), calls=old.get('calls', 0)+1,
+    r = dict(name=job['name'], job=[job['run'],values['extra']], command=command, status='running', seconds=old.get('seconds', 0.), calls=old.get('calls', 0)+1,
         begun=datetime.now(timezone.utc).isoformat(timespec='seconds'))
     def write(): put(folder/'record.json', (json.dumps(r, indent=1)+'\n').encode())
     write()
@@ -146,20 +168,21 @@ def run_job(job, folder, values, limit):
     start,before = time.monotonic(),r['seconds']
     with open(folder/'log.txt', 'ab') as log:
         p = subprocess.Popen(shlex.split(command), stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True)
-        r['pid'] = p.pid
-        write()
+        (folder/'.pid').write_text(str(p.pid))
         try: rc,own = end(p, limit)
         except BaseException:
             end(p, 0)
             raise
         finally:
             r |= dict(seconds=round(before+time.monotonic()-start, 1), rc=p.returncode)
-            r.pop('pid')
+            (folder/'.pid').unlink()
             r['status'] = 'done' if p.returncode==0 else 'stopped'
             write()
     if own and rc: r['status'] = 'failed'
     write()
     print(f"{job['name']}: {r['status']}, {time.monotonic()-start:.0f} s", flush=True)
+    last = (folder/'log.txt').read_text(errors='replace').strip().splitlines()[-1:]
+    if r['status']=='failed': print(f"  {''.join(last)[:300]} (in {folder/'log.txt'})", flush=True)
     return r
 
 @call_parse
@@ -176,28 +199,38 @@ def main(
 ):
     "Run the jobs of a queue that are not done"
     jobs,work,begin = read_queue(queue, only),Path(work),time.monotonic()
+    if not jobs: raise SystemExit(f"only: need names of jobs in {queue}, got {only!r}")
     work.mkdir(parents=True, exist_ok=True)
     def left(): return float('inf') if seconds is None else seconds-(time.monotonic()-begin)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143)) # the job saves, too
     values = dict(data=data, extra=extra, work=work, python=sys.executable, tools=os.path.relpath(Path(__file__).parent))
-    with FileLock(work/'.lock').acquire(timeout=0):
-        if back and not any(work.glob('*/record.json')): print('back:', unpack(Path(back), work))
-        box = Outbox(work, Path(out)) if out else None
-        stop = threading.Event()
+    every_job = {o['name']:o for o in read_queue(queue)}
+    try: lock = FileLock(work/'.lock').acquire(timeout=0)
+    except Timeout: raise SystemExit(f"work: need a folder that no other queue works in, got {work}") from None
+    with lock:
+        if not any(work.glob('*/record.json')):
+            for o in (back, out): # a new machine
+                if o and Path(o).is_dir(): unpack(Path(o), work)
+            print('goes on from:', ', '.join(f"{p.parent.name} ({record(p.parent)['status']})" for p in work.glob('*/record.json')) or 'nothing', flush=True)
+        for o in jobs: set_aside(work/o['name'], o, extra)
+        box,stop = Outbox(work, Path(out)) if out else None,threading.Event()
         def renew():
-            while not stop.wait(every): box.renew()
+            while not stop.wait(every):
+                with suppress(OSError): box.renew() # a file that vanished
         if box: threading.Thread(target=renew, daemon=True).start()
+        why = {}
         try:
             for job in jobs:
-                folder = work/job['name']
-                needs = [o for o in job.get('after', []) if record(work/o).get('status')!='done']
-                if record(folder).get('status')=='done' or needs: continue
-                rest = left()-grace-10
-                if rest<5: break
-                limit = min(job.get('seconds') or float('inf'), rest)
-                run_job(job, folder, values, None if limit==float('inf') else limit)
+                name,rest = job['name'],left()-grace-10
+                if is_done(work/name, job, extra): continue
+                needs = [o for o in job.get('after', []) if not is_done(work/o, every_job[o], extra)]
+                if needs: why[name] = f"needs {', '.join(needs)}"
+                elif rest<5: why[name] = f"{max(0, left()):.0f} s left, of which {grace+10:.0f} are kept for the end"
+                elif still_runs(work/name): why[name] = f"process {(work/name/'.pid').read_text()} of an earlier call still runs it"
+                else: run_job(job, work/name, values, None if (m := min(job.get('seconds') or float('inf'), rest))==float('inf') else m)
                 if box: box.renew()
+        except KeyboardInterrupt: raise SystemExit(130) from None
         finally:
             stop.set()
             if box: box.renew()
-    for job in jobs: print(f"{job['name']:24}{record(work/job['name']).get('status', 'waits')}")
+    for o in jobs: print(f"{o['name']:24}{record(work/o['name']).get('status', 'waits'):10}{why.get(o['name'], '')}".rstrip())

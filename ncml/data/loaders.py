@@ -164,7 +164,8 @@ def image_dls(
     kwargs,dls = dict(bs=bs, num_workers=0, device=device) | kwargs,[]
     for s,(u,y) in sets.items():
         with renamed(f'u_{s}'): d = LevelDataset(u, y, n_bits, classes)
-        dls.append(LevelDL(d, shuffle=s=='train', **kwargs))
+        own = {} if s=='train' else dict(drop_last=False) # each image of the others counts
+        dls.append(LevelDL(d, shuffle=s=='train', **kwargs | own))
     if seed is not None: dls[0].rng = random.Random(seed)
     return DataLoaders(*dls, device=device)
 
