@@ -5,7 +5,7 @@
     bash pack/run.sh OUT                                              there, in the root of this repository: works through tools/gpu.yaml
     python tools/gpu.py collect OUT                                   takes what OUT holds into runs/gpu, and the results into nbs/results/gpu
 
-`pack` takes as many training images as fit. `collect` leaves in runs/gpu all that the next `pack` takes along, so that jobs go on there.
+`pack` takes as many training images as fit, at the next time as many as before, so that all trainings have the same. `collect` leaves in runs/gpu all that the next `pack` takes along, so that jobs go on there.
 cifar10.npz holds x_train, y_train, x_test, y_test; svhn.npz holds x."""
 import io
 import json
@@ -81,7 +81,7 @@ def main(
     work:str='runs/gpu', # the jobs' folders
     pack:str='pack', # folder to make
     results:str='nbs/results/gpu', # of `collect`
-    queue:Path=root/'tools'/'gpu.yaml', # of `collect`
+    queue:Path=root/'tools'/'gpu.yaml', # file of jobs
 ):
     "Make the pack, or take in what came back"
     work,results,pack = Path(work),Path(results),Path(pack)
@@ -101,9 +101,14 @@ def main(
     words = [sys.executable,'-m','pip','download','-q','--no-deps','--only-binary=:all:','--python-version','3.12','--implementation','cp']
     words += [o for k in ('manylinux_2_28','manylinux_2_17','manylinux2014') for o in ('--platform', f'{k}_x86_64')]
     if packages: subprocess.run([*words, '-d', str(pack/'wheels'), *wheels], check=True)
-    if work.exists(): Outbox(work, pack/'back', new=False).renew()
+    if work.exists():
+        box,undone = Outbox(work, pack/'back', new=False),[o for o in read_queue(queue) if record(work/o['name']).get('status')!='done']
+        needed = {k for o in undone for k in (o['name'], *o.get('after', []))}
+        box.sent = {p.name:box.stamp(p) for p in work.iterdir() if p.is_dir() and p.name not in needed and not any(p.glob('*.bin'))} # stay here
+        box.renew()
     (pack/'run.sh').write_text(run_sh)
-    data = {}
+    data,same = {},work/'images.json'
+    if same.exists(): limit = json.loads(same.read_text())
     with np.load(train) as f:
         x,y = f['x_train'][:limit],f['y_train'][:limit]
         data['test'] = write_sheets(pack/'data', 'test', f['x_test'][:1000], np.inf, 1000)
@@ -112,6 +117,10 @@ def main(
         with np.load(other) as f: data['other'] = write_sheets(pack/'data', 'other', f['x'][:1000], np.inf, 1000)
     data['train'] = write_sheets(pack/'data', 'train', x, room-.5-tree_megabytes()-megabytes(pack), 1000)
     (pack/'data'/'data.json').write_text(json.dumps(data)+'\n')
+    n = sum(data['train']['sheets'])
+    if not n or same.exists() and n!=limit: raise SystemExit(f"pack: need room for {limit or 'some'} training images beside what came back, got {n}")
+    work.mkdir(parents=True, exist_ok=True)
+    same.write_text(f'{n}\n')
     sizes = {p.name:round(megabytes(p) if p.is_dir() else p.stat().st_size/2**20, 1) for p in sorted(pack.iterdir())}
     print(f"repository {tree_megabytes():.1f} MiB, pack {megabytes(pack):.1f} of at most {room:g} together: {sizes}")
-    print(f"{sum(data['train']['sheets'])} training images. There: bash pack/run.sh OUT")
+    print(f"{n} training images. There: bash pack/run.sh OUT")

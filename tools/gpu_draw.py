@@ -39,8 +39,8 @@ def main(
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
     torch.backends.cudnn.benchmark,torch.backends.cudnn.allow_tf32 = True,False
     if toy: n,steps = 4,3
-    loaded = {p.parent.name:load_run(p, device) for p in map(Path, runs.split(',')) if p.exists()}
-    u,other = images(data, 'test', toy)[:1000],images(data, 'other', toy)
+    loaded = {p.parent.name:load_run(p, device) for p in map(Path, runs.split(',')) if (p/'weights.safetensors').exists()}
+    u = images(data, 'test', toy)[:1000]
     done = dict(images=len(u), digest=image_digest(u, 8), weights={k:o.config['weights_sha256'] for k,o in loaded.items()}, made_with=made_with(device))
     shape = (n,*u.shape[1:])
     def sanity():
@@ -57,7 +57,7 @@ def main(
         save_images(rows, 8, out/f'{k}.png', 8, ['drawn at t = 0','drawn at T','refined from T'][:len(rows)//8])
         return f'{k}.png'
     def ood():
-        return ood_report({k:o.model for k,o in loaded.items()}, u, dict(other=other), n_bits=8, seed=0, bs=256)['summary']
+        return ood_report({k:o.model for k,o in loaded.items()}, u, dict(other=images(data, 'other', toy)), n_bits=8, seed=0, bs=256)['summary']
     out.mkdir(parents=True, exist_ok=True)
     parts = {f'{name} of {k}':lambda f=f, k=k, o=o: f(k, o) for name,f in dict(seconds=draw, pictures=pictures).items() for k,o in loaded.items()}
     parts |= dict(sanity=sanity, ood=ood)
