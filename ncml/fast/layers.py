@@ -200,6 +200,7 @@ def compile_cache(file):
     try: yield
     finally:
         if made := torch.compiler.save_cache_artifacts():
+            file.parent.mkdir(parents=True, exist_ok=True)
             part.write_bytes(made[0])
             part.replace(file)
 
