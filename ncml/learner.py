@@ -637,6 +637,7 @@ def _of_format_2(config, weights):
 def _foreign(config, weights, factory):
     "The model that a factory makes, with these weights"
     need = f"factory: need one for a model of {config['factory']!r}, whose code is not executed by itself"
+    if config['factory']=='ncml.models.scoreflow:scoreflow': factory = factory or appendix('models.scoreflow.scoreflow')
     _need(factory, f"{need}: a function of {config['model']}, got none")
     with _needs(need):
         model = factory(**config['model'])

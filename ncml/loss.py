@@ -105,10 +105,18 @@ def bpd(model, x:Tensor, t:float|Tensor=0., y:Tensor|None=None)->Tensor: # (n,)
     with evaluating(model): return bits_per_dim(check_log_prob(model.log_prob(x, t, y), x), x)
 
 # %% ../nbs/04_loss.ipynb #bca23007
+@contextmanager
+def _scores_only(model): # of what has a score and need not say its likelihood
+    own = [m for m in model.modules() if hasattr(m, 'score_only')] if isinstance(model, nn.Module) else []
+    for m in own: m.score_only = True
+    try: yield
+    finally:
+        for m in own: m.score_only = False
+
 def score(model, x:Tensor, t:float|Tensor, y:Tensor|None=None)->Tensor: # like `x`
     "Gradient of `log_prob` with respect to `x`, in evaluation mode, also where PyTorch records no gradients"
     check_images(x, edge=None)
-    with evaluating(model), torch.inference_mode(False), torch.enable_grad():
+    with evaluating(model), _scores_only(model), torch.inference_mode(False), torch.enable_grad():
         x,t,y = (o.clone() if torch.is_tensor(o) and o.is_inference() else o for o in (x, t, y))
         x = x.detach().requires_grad_()
         lp = check_log_prob(model.log_prob(x, as_time(t, x), y), x)

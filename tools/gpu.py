@@ -20,7 +20,7 @@ from jobs import Outbox, read_queue, record, unpack
 
 root = Path(__file__).resolve().parent.parent
 # what fastai needs where PyTorch, torchvision, accelerate, torchmetrics, scikit-learn and Pillow are there
-wheels = ['fastai==2.8.7','fastcore==1.14.5','fastdownload==0.0.8','fastprogress==1.0.5','fasttransform==0.0.2','plum-dispatch==2.9.0','beartype==0.23.1']
+wheels = ['fastai==2.8.7','fastcore==1.14.5','fastdownload==0.0.8','fastprogress==1.0.5','fasttransform==0.0.2','plum-dispatch==2.9.0','beartype==0.23.1','zuko==1.6.0']
 
 run_sh = '''#!/usr/bin/env bash
 # bash pack/run.sh OUT [SECONDS] [more arguments of tools/jobs.py]: the queue, in the root of the repository

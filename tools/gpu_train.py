@@ -10,6 +10,7 @@ import json
 import shutil
 import time
 from contextlib import nullcontext
+from copy import deepcopy
 from pathlib import Path
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from ncml.commands.train import net_changes
 from ncml.data.loaders import image_dls
 from ncml.fast.layers import compile_cache
 from ncml.learner import BPDMetric, image_digest, load_run, made_with, ncml_learner
+from ncml.models.scoreflow import scoreflow_learner
 from ncml.ncpn import preset
 from ncml.sanity import plus_minus_one, sanity_test
 from ncml.training.train import train_run
@@ -70,7 +72,7 @@ def main(
     data:Path, # of the pack
     run:Path, # run folder
     objective:str='ncml', sde:str='vp', levels:float=None, class_cond:store_true=False, seed:int=0, # as in `ncml_train`
-    net:str='n_filters=96,n_blocks=3', # changes to the preset 'papers' without attention
+    net:str='n_filters=96,n_blocks=3', # changes to the preset 'papers' without attention; of 'scoreflow': a name in `score_presets`
     minutes:float=4, # of training, from the first batch on
     bs:int=128, lr:float=.02, dropout:float=0.,
     every:float=30, # seconds between two evaluations
@@ -89,17 +91,21 @@ def main(
     n = (len(u)-min(500, len(u)//4))//bs*bs # whole batches alone: one shape for the compiler
     sets = (u[:n],y[:n]),(u[n:][:500],y[n:][:500]),(test,y_test)
     dls = image_dls(*(o if class_cond or not i%2 else None for s in sets for i,o in enumerate(s)), bs=bs, device=device, seed=seed)
-    arch = preset('papers', **dict(n_heads=0, d_emb=None, dropout=dropout) | net_changes(net))
-    learn = ncml_learner(dls, arch=arch, sde=sde, levels=levels, p_clean=1. if objective=='ml' else .1, class_cond=class_cond, lr=lr,
+    arch = preset('papers', **dict(n_heads=0, d_emb=None, dropout=dropout) | ({} if objective=='scoreflow' else net_changes(net)))
+    if objective=='scoreflow':
+        net = dict(n_filters=16, multipliers=(1,2), n_blocks=1) if toy else net
+        learn = scoreflow_learner(dls, sde, class_cond, net, n_times=4, lr=lr, bf16=device=='cuda', metrics=[BPDMetric(raw=True)])
+    else: learn = ncml_learner(dls, arch=arch, sde=sde, levels=levels, p_clean=1. if objective=='ml' else .1, class_cond=class_cond, lr=lr,
         bf16=device=='cuda', compile=compile, metrics=[BPDMetric(raw=True)])
     learn.add_cb(Curve(run.parent/'curve.json', test[:256], y_test[:256], every, 4*bs))
     info = dict(data=dict(source='CIFAR-10', digest=image_digest(u[:n], 8)), training=dict(objective=objective, bs=bs, minutes=minutes, seed=seed))
     goes_on = any(run.parent.rglob('checkpoints/*.safetensors'))
-    if (run/'weights.safetensors').exists() and not goes_on: done = load_run(run, device) # only the evaluation is missing
+    if (run/'weights.safetensors').exists() and not goes_on: done = load_run(run, device, lambda **_: deepcopy(learn.density)) # only the evaluation is missing
     else:
         if not goes_on: shutil.rmtree(run, ignore_errors=True) # its checkpoint was too large to come back
         with compile_cache(cache) if cache and compile else nullcontext():
             done = train_run(learn, run, minutes=minutes, info=info, save_every=.01 if toy else 1, resume=goes_on)
+    if objective=='scoreflow': done.model.n_times = 32
     save(run.parent/'test.json', sanity=measure(done.model, test, y_test, 4*bs).round(5).to_dict('records'), images=len(test), digest=image_digest(test, 8),
         trained_on=n, parameters=sum(p.numel() for p in done.model.parameters()), weights_sha256=done.config['weights_sha256'], noise=done.config['noise'],
         sde=done.config['sde'], seconds=dict(training=done.config['training']['seconds'], this_call=round(time.monotonic()-begin, 1)), made_with=made_with(device))

@@ -293,7 +293,8 @@ def draw(run, n, t, y, steps, solver, grid, seed, bs, temperature=1., guidance=1
     from ncml.sampling import get_sampler, sample_ncml
     if guidance!=1 and y is None: raise ValueError(f"y: need a class for guidance={guidance:g}, got none")
     model = run.model if guidance==1 else Guided(run.model, guidance)
-    shape,sampler = (n,*run.config['data']['shape']),partial(get_sampler(run.model), temperature=temperature)
+    shape,sampler = (n,*run.config['data']['shape']),get_sampler(run.model)
+    if temperature!=1: sampler = partial(sampler, temperature=temperature)
     return sample_ncml(model, run.sde, shape, t, y, steps, solver, grid, sampler, seed, bs, progress(), details=True)
 
 # %% ../../nbs/commands/00_shell.ipynb #ed4581b5

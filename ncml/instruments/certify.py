@@ -450,6 +450,7 @@ def _disagreement(s, x, t, y, g, h):
 @_check('score', 'number')
 def _score_is_gradient(s, t):
     o = s.batch(3, t)
+    if hasattr(s.model, 'score_only'): return _skip('it has a score of its own')
     try: g = score(s.model, *s.args(*o))
     except RuntimeError as e: # levels may have no score, nor a constant
         if t==0: return _skip(f"no score: {str(e).splitlines()[0]}")

@@ -245,8 +245,8 @@ def limit_images(dls, n:int|None, seed:int=0): # `DataLoaders`; None for all
 # %% ../../nbs/training/01_train.ipynb #cf57d29c
 def noise_words(sde, t_max:float, p_clean:float, n_bits:int)->str:
     "The noise of a training in words"
-    if p_clean==1: return 'none, plain maximum likelihood'
     name,levels = type(sde).__name__.removesuffix('SDE'),sde.levels_at(t_max, n_bits)
+    if p_clean==1: return 'none, plain maximum likelihood' if t_max<sde.t_end else f'all of {name}, drawn by the model'
     return f"{name} up to {levels:.3g} levels (t ≤ {t_max:.3g}), {p_clean:.0%} clean images"
 
 # %% ../../nbs/training/01_train.ipynb #bfc887fc
