@@ -102,8 +102,7 @@ def cells(fn):
     "The code cells of a notebook in one namespace, those for GPUs too; the error, if any"
     code = '\n'.join(''.join(c['source']) for c in json.loads((root/'nbs'/f'{fn}.ipynb').read_text())['cells']
         if c['cell_type']=='code' and 'nbdev' not in ''.join(c['source']) and not ''.join(c['source']).startswith(('#| slow','#| notest','#| eval: false')))
-    cpu = 'from fastai.torch_core import default_device\ndefault_device(False)\n' # where a cell names no device
-    try: p = subprocess.run([sys.executable,'-c',cpu+code], cwd=root/'nbs'/Path(fn).parent, capture_output=True, text=True, timeout=60, env=os.environ)
+    try: p = subprocess.run([sys.executable,'-c',code], cwd=root/'nbs'/Path(fn).parent, capture_output=True, text=True, timeout=60, env=os.environ)
     except subprocess.TimeoutExpired: return ['more than 60 seconds']
     return None if not p.returncode else p.stderr.strip().splitlines()[-1:]
 
