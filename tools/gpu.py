@@ -5,7 +5,7 @@
     bash pack/run.sh OUT                                              there, in the root of this repository: works through tools/gpu.yaml
     python tools/gpu.py collect OUT                                   takes what OUT holds into runs/gpu, and the results into nbs/results/gpu
 
-`pack` takes as many training images as fit. `collect` leaves in runs/gpu all that the next `pack` takes along, so that jobs go on there; what was
+`pack` takes as many training images as fit, and later as many as at the first time, so that all trainings have the same. `collect` leaves in runs/gpu all that the next `pack` takes along, so that jobs go on there; what was
 run with `--extra`, a rehearsal, stays out of both. cifar10.npz holds x_train and x_test, bytes (n,s,s,3), with y_train and y_test; svhn.npz holds x.
 
 There: Linux on x86-64, Python 3.12 as python3 (or PYTHON=…) with PyTorch, torchvision, accelerate, torchmetrics, torchdiffeq, scikit-learn, safetensors,
@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from fastcore.script import Param, bool_arg, call_parse
-from jobs import Outbox, read_queue, record, unpack
+from jobs import Outbox, is_done, read_queue, record, unpack
 
 root = Path(__file__).resolve().parent.parent
 # what fastai needs where PyTorch, torchvision, accelerate, torchmetrics, scikit-learn and Pillow are there
@@ -111,18 +111,27 @@ def make_pack(pack, train, other, room, limit, work, queue, packages):
     (pack/'wheels').mkdir(parents=True)
     (pack/'data').mkdir()
     x,y,x_test,y_test = read_images(train, 'x_train', 'y_train', 'x_test', 'y_test')
+    same = work/'images.json'
+    if same.exists(): limit = json.loads(same.read_text())
     data = dict(test=write_sheets(pack/'data', 'test', x_test[:1000], np.inf, 1000))
     if other: data['other'] = write_sheets(pack/'data', 'other', read_images(other, 'x')[0][:1000], np.inf, 1000)
     if len({o['size'] for o in data.values()} | {x.shape[1]})>1: raise SystemExit("train, other: need images of one size")
     np.savez_compressed(pack/'data'/'labels.npz', y_train=y[:limit], y_test=y_test[:1000])
     if packages: fetch_wheels(pack/'wheels')
     names = [o['name'] for o in read_queue(queue) if record(work/o['name']).get('job')==[o['run'],'']]
-    if names: Outbox(work, pack/'back', names).renew()
+    if names:
+        undone = [o for o in read_queue(queue) if not is_done(work/o['name'], o)]
+        box,needed = Outbox(work, pack/'back', names),{k for o in undone for k in (o['name'], *o.get('after', []))}
+        box.sent = {k:box.stamp(work/k) for k in names if k not in needed and not any((work/k).glob('*.bin'))} # their large files stay here
+        box.renew()
     (pack/'run.sh').write_text(run_sh)
     data['train'] = write_sheets(pack/'data', 'train', x[:limit], room-.5-tree_megabytes()-megabytes(pack), 1000)
     (pack/'data'/'data.json').write_text(json.dumps(data)+'\n')
     n = sum(data['train']['sheets'])
-    if not n: raise SystemExit(f"room: need more than {tree_megabytes()+megabytes(pack):.0f} MiB, for the repository and the rest of the pack, got {room:g}")
+    need = tree_megabytes()+megabytes(pack)
+    if not n or same.exists() and n!=limit: raise SystemExit(f"room: need more than {need:.0f} MiB, for {limit or 'some'} images beside the rest, got {room:g}")
+    work.mkdir(parents=True, exist_ok=True)
+    same.write_text(f'{n}\n')
     return n,len(x),names
 
 @call_parse

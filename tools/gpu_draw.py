@@ -5,6 +5,7 @@
 
 `draw.json` is renewed after each part; NAME.png has rows at t = 0, at T, and refined from T."""
 import time
+from functools import partial
 from pathlib import Path
 import torch
 from fastcore.script import call_parse, store_true
@@ -39,8 +40,8 @@ def main(
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
     torch.backends.cudnn.benchmark,torch.backends.cudnn.allow_tf32 = True,False
     if toy: n,steps = 4,3
-    loaded = {p.parent.name:load_run(p, device) for p in map(Path, runs.split(',')) if p.exists()}
-    u,other = images(data, 'test', toy)[:1000],images(data, 'other', toy)
+    loaded = {p.parent.name:load_run(p, device) for p in map(Path, runs.split(',')) if (p/'weights.safetensors').exists()}
+    u = images(data, 'test', toy)[:1000]
     done = dict(images=len(u), digest=image_digest(u, 8), weights={k:o.config['weights_sha256'] for k,o in loaded.items()}, made_with=made_with(device))
     shape = (n,*u.shape[1:])
     def sanity():
@@ -49,7 +50,10 @@ def main(
     def draw(k, run):
         noisy,T = run.config['noise']['p_clean']<1,run.config['noise']['t_max']
         kinds = dict(clean=lambda: sample_cached(run.model, shape, bs=n), without_graphs=lambda: sample_cached(run.model, shape, bs=n, capture=None))
-        if noisy: kinds |= {k:lambda m=m: sample_ncml(m, run.sde, shape, T, n_steps=steps, bs=n) for k,m in dict(two_part=run.model, two_part_replayed=Replayed(run.model) if run.model.out.weight.is_cuda else run.model).items()}
+        def replayed(): return Replayed(run.model) if device=='cuda' else run.model
+        def two_part(m, half=False):
+            with torch.autocast(device, torch.bfloat16, enabled=half): return sample_ncml(m, run.sde, shape, T, n_steps=steps, bs=n)
+        if noisy: kinds |= dict(two_part=partial(two_part, run.model), two_part_replayed=partial(two_part, replayed()), two_part_bf16=partial(two_part, replayed(), device=='cuda'))
         return {o:timed(f) for o,f in kinds.items()}
     def pictures(k, run):
         T = run.config['noise']['t_max'] if run.config['noise']['p_clean']<1 else 0.
@@ -57,10 +61,10 @@ def main(
         save_images(rows, 8, out/f'{k}.png', 8, ['drawn at t = 0','drawn at T','refined from T'][:len(rows)//8])
         return f'{k}.png'
     def ood():
-        return ood_report({k:o.model for k,o in loaded.items()}, u, dict(other=other), n_bits=8, seed=0, bs=256)['summary']
+        return ood_report({k:o.model for k,o in loaded.items()}, u, dict(other=images(data, 'other', toy)), n_bits=8, seed=0, bs=256)['summary']
     out.mkdir(parents=True, exist_ok=True)
-    parts = {f'{name} of {k}':lambda f=f, k=k, o=o: f(k, o) for name,f in dict(seconds=draw, pictures=pictures).items() for k,o in loaded.items()}
-    parts |= dict(sanity=sanity, ood=ood)
+    parts = dict(sanity=sanity, ood=ood) # first what the trainings were for
+    parts |= {f'{name} of {k}':lambda f=f, k=k, o=o: f(k, o) for name,f in dict(seconds=draw, pictures=pictures).items() for k,o in loaded.items()}
     for k,f in parts.items():
         try: done[k] = f()
         except Exception as e: done[k] = f'{type(e).__name__}: {e}'

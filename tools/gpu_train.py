@@ -7,8 +7,10 @@
 images, clean and with a share π of values changed by a level. At the end the weights are rounded to half precision, so that the run
 folder is small, written, and evaluated image by image (`test.json`) as they were written."""
 import json
+import shutil
 import time
 from contextlib import nullcontext
+from copy import deepcopy
 from pathlib import Path
 import numpy as np
 import torch
@@ -53,7 +55,7 @@ class Curve(Callback):
     def row(self):
         steps,inner = len(self.learn.recorder.losses),self.learn.model
         row = dict(images=steps*self.learn.dls.train.bs, seconds=round(self.learn.checkpoints.seconds(), 1))
-        with torch.compiler.set_stance('force_eager'):
+        with torch.compiler.set_stance('force_eager'), torch.autocast(next(inner.parameters()).device.type, enabled=False):
             for k,m in dict(raw=inner.model, average=self.learn.density).items():
                 row[k] = measure(m, self.u, self.y, self.bs).bpd.round(4).tolist()
         self.rows.append(row)
@@ -97,10 +99,14 @@ def main(
         bf16=device=='cuda', compile=compile, metrics=[BPDMetric(raw=True)])
     learn.add_cb(Curve(run.parent/'curve.json', test[:256], y_test[:256], every, 4*bs))
     info = dict(data=dict(source='CIFAR-10', digest=image_digest(u[:n], 8)), training=dict(objective=objective, bs=bs, minutes=minutes, seed=seed))
-    with compile_cache(cache) if cache and compile else nullcontext():
-        begun = any(run.parent.rglob('checkpoints/*.safetensors'))
-        if run.exists() and not begun: done = load_run(run, device) # trained, and then killed
-        else: done = train_run(learn, run, minutes=minutes, info=info, save_every=.01 if toy else 1, resume=begun)
+    goes_on = any(run.parent.rglob('checkpoints/*.safetensors'))
+    config = run/'config.json'
+    trained = config.exists() and not goes_on and 'interrupted' not in json.loads(config.read_text())['training']
+    if trained: done = load_run(run, device, lambda **_: deepcopy(learn.density)) # only the evaluation is missing
+    else:
+        if not goes_on: shutil.rmtree(run, ignore_errors=True) # its checkpoint was too large to come back
+        with compile_cache(cache) if cache and compile else nullcontext():
+            done = train_run(learn, run, minutes=minutes, info=info, save_every=.01 if toy else 1, resume=goes_on)
     if objective=='scoreflow': done.model.n_times = 32
     save(run.parent/'test.json', sanity=measure(done.model, test, y_test, 4*bs).round(5).to_dict('records'), images=len(test), digest=image_digest(test, 8),
         trained_on=n, parameters=sum(p.numel() for p in done.model.parameters()), weights_sha256=done.config['weights_sha256'], noise=done.config['noise'],

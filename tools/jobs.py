@@ -13,6 +13,7 @@ With `--out`, everything below WORK comes out as a few files of at most 16 MiB, 
 and NAME.tar.DIGEST.N.I, piece I of N, with the newest checkpoint of a job, or its weights, as long as all pieces are at most 48 MiB.
 `--back` and `tools/gpu.py` read them."""
 import fnmatch
+import gzip
 import hashlib
 import io
 import json
@@ -29,6 +30,7 @@ from contextlib import suppress
 from datetime import datetime, timezone
 from itertools import product
 from pathlib import Path
+import numpy as np
 import yaml
 from fastcore.script import call_parse
 from filelock import FileLock, Timeout
@@ -80,6 +82,9 @@ def set_aside(folder, job, extra):
     folder.rename(new)
     print(f"{job['name']}: had another command, `{r['command']}`; that is now in {new}", flush=True)
 
+def packed(b): return gzip.compress(np.frombuffer(b, np.uint8).reshape(-1, 4).T.tobytes(), 1) # bytes of like place in floats together
+def unpacked(b): return np.frombuffer(gzip.decompress(b), np.uint8).reshape(4, -1).T.tobytes()
+
 def newest(folder):
     "The newest checkpoint below a job's folder with its run, else its weights, and compiled code: files, relative to the folder"
     saved = sorted(folder.rglob('checkpoints/*.safetensors'), key=lambda p: p.stat().st_mtime)
@@ -107,23 +112,27 @@ class Outbox:
             with zipfile.ZipFile(b, 'w', zipfile.ZIP_DEFLATED) as z:
                 for p in self.small_files(): z.write(p, p.relative_to(self.work))
             if len(b.getvalue())<=piece: put(self.out/'small.zip', b.getvalue())
+            else: print(f"small.zip: no room for {len(b.getvalue())/1e6:.0f} MB", flush=True)
             for folder in sorted(p for p in self.work.iterdir() if p.is_dir() and (self.names is None or p.name in self.names)): self.large(folder)
 
     def large(self, folder):
         "Pieces of the newest large files; older pieces stay until the new ones are whole"
         stamp = self.stamp(folder)
         if self.sent.get(folder.name, [])==stamp: return
-        b = io.BytesIO()
-        with tarfile.open(fileobj=b, mode='w:gz', compresslevel=1) as t: # rounded weights are half zeros
+        def full(n):
+            self.sent[folder.name] = stamp
+            print(f"{folder.name}: no room for {n/1e6:.0f} MB; on another machine it begins anew", flush=True)
+        b,size = io.BytesIO(),sum((folder/p).stat().st_size for p,_ in stamp)
+        if size>3*room: return full(size) # without the seconds to compress it
+        with tarfile.open(fileobj=b, mode='w') as t:
             for p,_ in stamp: t.add(folder/p, p)
-        b,other = b.getvalue(),[p for p in self.out.glob('*.tar.*') if not p.name.startswith(f'{folder.name}.tar.')]
+        b,other = packed(b.getvalue()),[p for p in self.out.glob('*.tar.*') if not p.name.startswith(f'{folder.name}.tar.')]
         n,digest = -(-len(b)//piece),hashlib.sha256(b).hexdigest()[:8]
-        self.sent[folder.name] = stamp
-        if n+len(other)>most or len(b)+sum(p.stat().st_size for p in other)>room:
-            return print(f"{folder.name}: no room for {len(b)/1e6:.0f} MB", flush=True)
+        if n+len(other)>most or len(b)+sum(p.stat().st_size for p in other)>room: return full(len(b))
         for i in range(n): put(self.out/f'{folder.name}.tar.{digest}.{n}.{i}', b[i*piece:(i+1)*piece])
         for p in self.out.glob(f'{folder.name}.tar.*'):
             if digest not in p.name: p.unlink()
+        self.sent[folder.name] = stamp
 
 def unpack(out, work):
     "The inverse of `Outbox`: the names of the jobs whose large files are there whole; what is done in `work` stays as it is"
@@ -136,7 +145,7 @@ def unpack(out, work):
         parts = [out/f'{name}.tar.{digest}.{n}.{i}' for i in range(int(n))]
         b = b''.join(o.read_bytes() for o in parts if o.exists())
         if name in kept or hashlib.sha256(b).hexdigest()[:8]!=digest: continue # or cut off while it was written
-        with tarfile.open(fileobj=io.BytesIO(b), mode='r:gz') as t: t.extractall(work/name, filter='data')
+        with tarfile.open(fileobj=io.BytesIO(unpacked(b))) as t: t.extractall(work/name, filter='data')
         whole.append(name)
     return whole
 
@@ -216,7 +225,8 @@ def main(
         box,stop = Outbox(work, Path(out)) if out else None,threading.Event()
         def renew():
             while not stop.wait(every):
-                with suppress(OSError): box.renew() # a file that vanished
+                try: box.renew()
+                except OSError as e: print(f"out: {e}; the next time", flush=True) # a file went meanwhile
         if box: threading.Thread(target=renew, daemon=True).start()
         why = {}
         try:

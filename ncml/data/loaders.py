@@ -112,9 +112,12 @@ class LevelDL(TfmdDL):
     "A fastai loader that indexes a `LevelDataset` by whole batches"
     def create_batches(self, samps):
         d,to = self.dataset,torch.device(self.device or 'cpu')
-        if to.type!='cpu' and not self.fake_l.num_workers and d.u.nbytes<=2e9: # a copy stays there
-            d = self.far = vars(self).get('far') or copy(d)
-            d.u,d.y = d.u.to(to),d.y if d.y is None else d.y.to(to)
+        if to.type!='cpu' and not self.fake_l.num_workers and d.u.nbytes<=2e9: # a copy stays there until images change
+            now = to,*((id(o), o is None or o.is_inference() or o._version) for o in (d.u, d.y))
+            if vars(self).get('now')!=now:
+                self.now,self.near,self.far = now,(d.u, d.y),copy(d)
+                self.far.u,self.far.y = (o if o is None else o.to(to) for o in self.near)
+            d = self.far
         for i in torch.tensor([*samps], dtype=torch.long).to(d.u.device, non_blocking=True).split(self.bs):
             if len(i)==self.bs or len(i) and not self.drop_last: yield d[i]
 

@@ -145,19 +145,20 @@ def prepared(net, emb, dtype):
     "Weights, biases and embeddings of all residual blocks, made at once"
     rs = [m for m in net.modules() if isinstance(m, GatedResnet)]
     convs = [m for r in rs for m in (r.conv_in, r.conv_out, r.side) if m]
-    for shape in {m.weight.shape[1:] for m in convs}:
-        ms = [m for m in convs if m.weight.shape[1:]==shape]
-        w = torch._weight_norm(torch.cat([m.weight for m in ms]), torch.cat([m.g for m in ms]), 0)
-        w = w.to(dtype, memory_format=torch.channels_last).split([len(m.g) for m in ms])
-        for m,o in zip(ms, w, strict=True): m.ready = o,None
-    none = torch.zeros_like(rs[0].conv_in.bias)
-    b = torch.cat([r.conv_in.bias for r in rs]) + torch.cat([r.side.bias if r.side else none for r in rs])
-    if net.d_emb: b = F.linear(emb, torch.cat([r.emb.weight for r in rs]), b + torch.cat([r.emb.bias for r in rs]))
-    for r,o in zip(rs, b.to(dtype).view(-1, len(rs), len(none), 1, 1).unbind(1), strict=True):
-        r.ready,r.conv_out.ready = o,(r.conv_out.ready[0],r.conv_out.bias)
-    try: yield
-    finally:
-        for m in rs+convs: del m.ready
+    try:
+        for shape in {m.weight.shape[1:] for m in convs}:
+            ms = [m for m in convs if m.weight.shape[1:]==shape]
+            w = torch._weight_norm(torch.cat([m.weight for m in ms]), torch.cat([m.g for m in ms]), 0)
+            w = w.to(dtype, memory_format=torch.channels_last).split([len(m.g) for m in ms])
+            for m,o in zip(ms, w, strict=True): m.ready = o,None
+        none = torch.zeros_like(rs[0].conv_in.bias)
+        b = torch.cat([r.conv_in.bias for r in rs]) + torch.cat([r.side.bias if r.side else none for r in rs])
+        if net.d_emb: b = F.linear(emb, torch.cat([r.emb.weight for r in rs]), b + torch.cat([r.emb.bias for r in rs]))
+        for r,o in zip(rs, b.to(dtype).view(-1, len(rs), len(none), 1, 1).unbind(1), strict=True):
+            r.ready,r.conv_out.ready = o,(r.conv_out.ready[0],r.conv_out.bias)
+        yield
+    finally: # also where the memory is full
+        for m in rs+convs: vars(m).pop('ready', None)
 
 # %% ../../nbs/fast/01_layers.ipynb #bedb1e1f
 class FastNCPN(NCPN):
@@ -199,6 +200,7 @@ def compile_cache(file):
     try: yield
     finally:
         if made := torch.compiler.save_cache_artifacts():
+            file.parent.mkdir(parents=True, exist_ok=True)
             part.write_bytes(made[0])
             part.replace(file)
 
