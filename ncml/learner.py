@@ -117,12 +117,18 @@ class NoiseCallback(Callback):
         self.gen = generator(self.seed, rank) if rank else generator(self.seed)
 
     def before_batch(self):
-        x = from_batch(self.learn.xb[0], self.n_bits, self.learn.xb[0].is_cpu)
+        near = self.learn.xb[0].is_cpu
+        x = from_batch(self.learn.xb[0], self.n_bits, near)
+        self.fine = None if near else later(x.isfinite().all())
         y = (self.labels(x),) if self.n_classes else ()
         gen = None if self.training else self.gen
         t = self.noise_dist.sample(len(x), x.device, gen) if self.at is None else as_time(self.at, x)
         noise = torch.randn(x.shape, generator=gen).to(x, non_blocking=True) if gen else torch.randn_like(x)
         self.learn.xb,self.learn.yb = (self.sde.perturb(x, t, noise),t,*y),(x,)
+
+    def after_backward(self): # read late, before the step
+        if not self.fine or self.fine(): return
+        raise ValueError(f"x: need images on the grid of {self.n_bits} bits, got others in step {self.train_iter+1}")
 
     def after_loss(self):
         loss = self.learn.loss

@@ -98,9 +98,16 @@ def resumed(device):
         back = train(Path(d)/'c')
     return dict(resumed=(back-whole).abs().max().item(), repeated=(again-whole).abs().max().item())
 
+stub = '''
+import contextlib, importlib.util, io, sys, types
+if not importlib.util.find_spec('IPython'): # two notebooks take one function of it
+    for o in ('IPython','IPython.utils','IPython.utils.capture'): sys.modules[o] = types.ModuleType(o)
+    sys.modules['IPython.utils.capture'].capture_output = lambda: contextlib.redirect_stdout(io.StringIO())
+'''
+
 def cells(fn):
     "The code cells of a notebook in one namespace, those for GPUs too; the error, if any"
-    code = '\n'.join(''.join(c['source']) for c in json.loads((root/'nbs'/f'{fn}.ipynb').read_text())['cells']
+    code = stub + '\n'.join(''.join(c['source']) for c in json.loads((root/'nbs'/f'{fn}.ipynb').read_text())['cells']
         if c['cell_type']=='code' and 'nbdev' not in ''.join(c['source']) and not ''.join(c['source']).startswith(('#| slow','#| notest','#| eval: false')))
     try: p = subprocess.run([sys.executable,'-c',code], cwd=root/'nbs'/Path(fn).parent, capture_output=True, text=True, timeout=60, env=os.environ)
     except subprocess.TimeoutExpired: return ['more than 60 seconds']
@@ -119,9 +126,11 @@ def main(
     def all_cells(): # at once, for the limit of this job is short
         with ThreadPoolExecutor(5) as pool: return dict(zip(notebooks, pool.map(cells, notebooks), strict=True))
     if not toy: parts['cells'] = all_cells
+    failed = {}
     for k,f in parts.items():
         t = time.monotonic()
         try: done[k] = f()
-        except Exception as e: done[k] = f'{type(e).__name__}: {e}'
+        except Exception as e: done[k],failed[k] = f'{type(e).__name__}: {e}',e
         print(k, done[k], f'{time.monotonic()-t:.1f} s', flush=True)
         save(out/'check.json', **done)
+    if len(failed)==len(parts): raise SystemExit(1)

@@ -65,8 +65,10 @@ def main(
     out.mkdir(parents=True, exist_ok=True)
     parts = dict(sanity=sanity, ood=ood) # first what the trainings were for
     parts |= {f'{name} of {k}':lambda f=f, k=k, o=o: f(k, o) for name,f in dict(seconds=draw, pictures=pictures).items() for k,o in loaded.items()}
+    failed = {}
     for k,f in parts.items():
         try: done[k] = f()
-        except Exception as e: done[k] = f'{type(e).__name__}: {e}'
+        except Exception as e: done[k],failed[k] = f'{type(e).__name__}: {e}',e
         print(k, done[k], flush=True)
         save(out/'draw.json', **done)
+    if len(failed)==len(parts): raise SystemExit(1)

@@ -6,6 +6,8 @@
 Each row of `step.json` has images a second, its share of the matrix rate that `check.json` measured (operations of the plain network, three
 forward passes for a step), the memory, and the kernels of one step by time. What has not begun when the seconds are over is left out."""
 import json
+import signal
+import sys
 import time
 from contextlib import nullcontext
 from pathlib import Path
@@ -72,6 +74,7 @@ def main(
 ):
     "Time the cases in order"
     begin,device = time.monotonic(),'cuda' if torch.cuda.is_available() else 'cpu'
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143)) # compiled code is kept
     torch.backends.cudnn.benchmark = True
     rate = json.loads(check.read_text()).get('rates', {}) if check.exists() else {}
     rows = []
@@ -85,3 +88,4 @@ def main(
         print({k:v for k,v in row.items() if k!='profile'}, flush=True)
         save(out/'step.json', rates=rate, rows=rows, made_with=made_with(device))
         if device=='cuda': torch.cuda.empty_cache()
+    if all('error' in o for o in rows): raise SystemExit(1)
