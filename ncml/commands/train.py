@@ -229,8 +229,8 @@ def ncml_train(
     choice('objective', objective, ('ncml','ml','scoreflow'))
     choice('sde', sde, ('vp','subvp','ve'))
     if model and dropout: raise ValueError(f"dropout: need none with a model of your own, got {dropout:g}")
-    for k in ('net','model','levels','t_max','dropout','sight') if objective=='scoreflow' else ('flow',):
-        if args[k] is not None: raise ValueError(f"{k}: need none with objective {objective}, got {args[k]!r}")
+    for k in ('net','model','levels','t_max','dropout','sight','compile') if objective=='scoreflow' else ('flow',):
+        if args[k] not in (None, False): raise ValueError(f"{k}: need none with objective {objective}, got {args[k]!r}")
     flow_changes(flow)
     path,o = run_path(args, objective),with_defaults(args)
     net_changes(net)

@@ -33,9 +33,6 @@ def ratio(sde:SDE, t:Tensor)->Tensor: # float64
     "s(t)/m(t)"
     return sde.std(t.double())/sde.mean_coef(t.double())
 
-# %% ../../nbs/models/02_scoreflow.ipynb #f020b167
-#| export
-
 # %% ../../nbs/models/02_scoreflow.ipynb #6ad1cc92
 def ratios(sde:SDE, t0:Tensor, r_min:float)->tuple: # (n,) each, float64
     "m and s/m at `t0`; the smallest ratio after it, and that of the SDE's end"
@@ -68,10 +65,9 @@ def draw_times(
 # %% ../../nbs/models/02_scoreflow.ipynb #d54aafb8
 class Uniform(nn.Module):
     "Fill the cell of each level"
-    n_noise = 1 # uniform numbers for each value
     def __init__(self, sde, n_bits): super().__init__(); self.delta,self.t = level_width(n_bits),0.
-    def forward(self, x, z): # (n,…), (n_noise,n,…) in [0,1) -> values at time `t`, log q (n,)
-        return x + self.delta*(z[0]-.5),x.new_full(x.shape[:1], -x[0].numel()*math.log(self.delta))
+    def forward(self, x, z): # (n,…), like it in [0,1) -> values at time `t`, log q (n,)
+        return x + self.delta*(z-.5),x.new_full(x.shape[:1], -x[0].numel()*math.log(self.delta))
 
 # %% ../../nbs/models/02_scoreflow.ipynb #d1a90dda
 class TruncatedNormal(Uniform):
@@ -82,7 +78,7 @@ class TruncatedNormal(Uniform):
         self.m,self.s = sde.kernel(self.t)
         self.mass = math.erf(edge/math.sqrt(2))
     def forward(self, x, z):
-        tau = math.sqrt(2)*torch.erfinv(self.mass*(2*z[0].double()-1))
+        tau = math.sqrt(2)*torch.erfinv(self.mass*(2*z.double()-1))
         log_q = -tau**2/2 - math.log(self.s*self.mass*math.sqrt(2*math.pi))
         return self.m*x + (self.s*tau).to(x),log_q.flatten(1).sum(1).to(x)
 
@@ -100,12 +96,12 @@ class Variational(Uniform):
         h,w = x.shape[2:]
         pad = 0,w%2,0,h%2
         def patches(o): return F.pixel_unshuffle(F.pad(o, pad), 2).permute(0, 2, 3, 1)
-        e = patches(normal.icdf(z[0].clamp(1e-6, 1-1e-6)))
+        e = patches(normal.icdf(z.clamp(1e-6, 1-1e-6)))
         context = self.context(F.pad(x, pad)).permute(0, 2, 3, 1)
         v,ladj = self.flow(context).transform.inv.call_and_ladj(e)
         log_q = normal.log_prob(e).sum(-1) - ladj - normal.log_prob(v).sum(-1)
         u = F.pixel_shuffle(normal.cdf(v).permute(0, 3, 1, 2), 2)[...,:h,:w]
-        return super().forward(x, u[None])[0],log_q.flatten(1).sum(1) - x[0].numel()*math.log(self.delta)
+        return super().forward(x, u)[0],log_q.flatten(1).sum(1) - x[0].numel()*math.log(self.delta)
 
 # %% ../../nbs/models/02_scoreflow.ipynb #d339c5a7
 normal = Normal(0., 1.)
@@ -210,8 +206,7 @@ def log_prob(self:ScoreFlow, x:Tensor, t:float|Tensor=0., y:Tensor|None=None)->T
     gens = None if self.training else content_generators(x, self.seed, self.n_bits, 'scoreflow')
     log_q,clean = x.new_zeros(len(x)),t==0
     if self.n_bits is not None:
-        z = torch.stack([draw_uniform(x, gens) for _ in range(self.dequantizer.n_noise)])
-        filled,own = self.dequantizer(x, z)
+        filled,own = self.dequantizer(x, draw_uniform(x, gens))
         log_q = torch.where(clean, own, -x[0].numel()*math.log(self.dequantizer.delta))
         x,t = torch.where(expand_to(clean, x), filled, x),torch.where(clean, self.dequantizer.t, t)
     if self.training and self.weighting=='heuristic': # no bound: λ = s², uniform times
