@@ -7,6 +7,7 @@ __all__ = ['FlowDensity', 'Dequantized', 'ImportanceWeighted', 'ODESolution', 'o
 
 # %% ../../nbs/instruments/01_adapters.ipynb #49d776aa
 import math
+import warnings
 from typing import NamedTuple
 import torch
 from torch import Tensor, nn
@@ -176,20 +177,28 @@ def ode_log_prob(
     probes:Tensor|None=None, # (m,n,…) of Hutchinson's trace, default exact
     **steps # `rtol`, `atol` and `max_steps` of adaptive steps, or `n_steps` of order 4
 )->ODESolution:
-    "Log density of `x` at time `t` by the probability-flow ODE"
+    "Log density of `x` at time `t` by the probability-flow ODE; NaN, with a warning, for an image whose steps do not end"
     sde = get_sde(sde)
     t_max = check_t_max(sde, t_max or sde.t_end)
-    t,keep,nfe = as_time(t, x, t_max).to(x.dtype),torch.is_grad_enabled(),0
-    units = torch.eye(x[0].numel()).to(x).view(-1, 1, *x.shape[1:])
+    t,keep,nfe,now = as_time(t, x, t_max).to(x.dtype),torch.is_grad_enabled(),0,None
+    units = torch.eye(x[0].numel()).to(x).view(-1, 1, *x.shape[1:]).expand(-1, *x.shape)
     probes = units if probes is None else probes/len(probes)**.5
-    r0,r1 = t.sqrt(),math.sqrt(t_max)
-    def f(clock, state):
-        nonlocal nfe
-        nfe += 1
-        r = r0 + clock.clamp(0, 1).to(r0)*(r1-r0)
-        drift,div = _flow(score, sde, state[:,:-1].reshape(x.shape), (r**2).clamp(max=t_max), y, probes, keep)
-        return torch.cat([drift.flatten(1), div[:,None]], 1)*(2*r*(r1-r0))[:,None].to(x.dtype)
-    end = _solve(f, torch.cat([x.flatten(1), x.new_zeros(len(x), 1)], 1), **steps)
+    r0,r1,start = t.sqrt(),math.sqrt(t_max),torch.cat([x.flatten(1), x.new_zeros(len(x), 1)], 1)
+    def solve(i): # these images; if the steps do not end, each alone
+        def f(clock, state):
+            nonlocal nfe,now
+            nfe += 1
+            r = r0[i] + clock.clamp(0, 1).to(r0)*(r1-r0[i])
+            now,label = (r**2).clamp(max=t_max),None if y is None else y[i]
+            drift,div = _flow(score, sde, state[:,:-1].reshape(-1, *x.shape[1:]), now, label, probes[:,i], keep)
+            return torch.cat([drift.flatten(1), div[:,None]], 1)*(2*r*(r1-r0[i]))[:,None].to(x.dtype)
+        try: return _solve(f, start[i], **steps)
+        except AssertionError as e: # torchdiffeq's
+            if not any(o in str(e) for o in ('underflow','max_num_steps')): raise
+            if len(i)>1: return torch.cat([solve(o) for o in i.chunk(2)])
+            warnings.warn(f"ode: need steps that end, got {e} for image {i.item()} at t = {now.item():.3g}; it gets NaN")
+            return torch.full_like(start[i], math.nan)
+    end = solve(torch.arange(len(x), device=x.device))
     x_end,log_p = end[:,:-1].reshape(x.shape),prior or _normal_prior(sde, t_max)
     return ODESolution(check_log_prob(log_p(x_end), x) + end[:,-1], x_end, nfe)
 
@@ -242,7 +251,7 @@ def log_prob(self:ODEDensity, x:Tensor, t:float|Tensor=0., y:Tensor|None=None)->
 @torch.no_grad()
 def over_seeds(model, x:Tensor, t:float|Tensor=0., y:Tensor|None=None, seeds=range(8))->Tensor: # (len(seeds), n)
     "`log_prob` of `x` with each of the seeds, in nats"
-    own = {m:m.seed for m in model.modules() if isinstance(m, _Adapter)}
+    own = {m:m.seed for m in model.modules() if hasattr(m, 'seed')}
     def log_prob(seed):
         for m in own: m.seed = seed
         with evaluating(model, seed): return model.log_prob(x, t, y)

@@ -19,7 +19,7 @@ from ..learner import NCMLLearner, ncml_learner
 from ..loss import from_batch
 from .networks import MLP, score_net
 from ..sampling import refine, walk
-from ..sde import SDE, as_time, content_generators, draw_noise, draw_uniform, expand_to, get_sde, level_width, pick, time_grid
+from ..sde import SDE, as_time, content_generators, draw_noise, draw_uniform, expand_to, get_sde, level_width, pick, readable, time_grid
 
 # %% ../../nbs/models/02_scoreflow.ipynb #b7b3f40e
 std_of_ratio = { # s(t) where s(t)/m(t) = r
@@ -120,7 +120,7 @@ class ScoreFlow(nn.Module):
         weighting:str='likelihood', # of the loss in training; or 'heuristic', λ = s²
         importance:bool=True, # of times in training
         n_times:int=16, # evaluations of the network for a bound
-        r_min:float=1e-3, # smallest noise-to-signal ratio
+        r_min:float|None=None, # smallest noise-to-signal ratio (default: 1e-3, less from 9 bits on)
         seed:int=0, # of the noise in evaluation
         likelihood:str='bound', # or 'ode'
         n_probes:int=1, # of the ODE's trace; 0 for the exact one
@@ -129,7 +129,10 @@ class ScoreFlow(nn.Module):
         super().__init__()
         self.net,self.sde,self.n_bits,self.n_classes,self.data_std = net,get_sde(sde),n_bits,n_classes,data_std
         self.t_max,self.weighting,self.importance,self.n_times = self.sde.t_end,weighting,importance,n_times
-        self.r_min,self.seed,self.likelihood,self.n_probes,self.steps = r_min,seed,likelihood,n_probes,steps
+        self.seed,self.likelihood,self.n_probes,self.steps = seed,likelihood,n_probes,steps
+        self.r_min = r_min or (min(1e-3, level_width(n_bits)/7) if n_bits else 1e-3)
+        signal = data_std/ratio(self.sde, torch.tensor(self.t_max)).item()
+        if signal>.3: raise ValueError(f"sde: need noise that ends above the data, got {signal:.2g} of it for std {data_std}")
         own = isinstance(dequantizer, nn.Module) or n_bits is None
         self.dequantizer = dequantizer if own else pick(dequantizers, 'dequantizer', dequantizer)(self.sde, n_bits)
 
@@ -138,6 +141,11 @@ class ScoreFlow(nn.Module):
     def t_min(self)->float: return t_from_ratio(self.sde, torch.tensor(self.r_min)).item() # of the smallest ratio
     @property
     def kind(self)->str: return 'bound' if self.likelihood=='bound' or self.n_probes==0 else 'estimate'
+    @property
+    def details(self)->dict:
+        own = dict(n_times=self.n_times) if self.likelihood=='bound' else dict(n_probes=self.n_probes, **self.steps)
+        dequantizer = {} if self.n_bits is None else dict(dequantizer=type(self.dequantizer).__name__)
+        return dict(likelihood=self.likelihood, seed=self.seed, r_min=self.r_min) | own | dequantizer
     def forward(self, x, t=0., y=None): return self.log_prob(x, t, y)
 
 # %% ../../nbs/models/02_scoreflow.ipynb #b02cb9da
@@ -189,6 +197,8 @@ def bound(self:ScoreFlow, x:Tensor, t0:Tensor, y, gens=None)->Tensor: # (n,), na
 @patch
 def ode(self:ScoreFlow, x:Tensor, t0:Tensor, y, gens=None)->Tensor: # (n,), nats
     "Log density at `t0`, at least the time of the smallest ratio, of the model that the probability-flow ODE defines"
+    if readable(t0) and (early := (t0>0) & (t0<self.t_min*(1-1e-6))).any():
+        raise ValueError(f"t: need 0 or at least {self.t_min:.3g}, the time of r_min, for the ODE, got {t0[early][0]:.3g}")
     probes = [2*draw_uniform(x, gens).round()-1 for _ in range(self.n_probes)]
     probes = torch.stack(probes) if probes else None
     return ode_log_prob(self.score, self.sde, x, t0.clamp(min=self.t_min), y, probes=probes, **self.steps).log_prob
@@ -207,6 +217,9 @@ def log_prob(self:ScoreFlow, x:Tensor, t:float|Tensor=0., y:Tensor|None=None)->T
     log_q,clean = x.new_zeros(len(x)),t==0
     if self.n_bits is not None:
         filled,own = self.dequantizer(x, draw_uniform(x, gens))
+        if filled.shape!=x.shape or own.shape!=t.shape:
+            got = f"{tuple(filled.shape)} and {tuple(own.shape)} for {tuple(x.shape)}"
+            raise ValueError(f"dequantizer: need values like x and log q (n,), got shapes {got}")
         log_q = torch.where(clean, own, -x[0].numel()*math.log(self.dequantizer.delta))
         x,t = torch.where(expand_to(clean, x), filled, x),torch.where(clean, self.dequantizer.t, t)
     if self.training and self.weighting=='heuristic': # no bound: λ = s², uniform times
