@@ -8,7 +8,7 @@ __all__ = ['show_table', 'write_result', 'show_paths', 'perturbations', 'sanity_
            'ncml_certify']
 
 # %% ../../nbs/commands/03_evaluate.ipynb #ab4ba262
-from ncml.commands.shell import (Bits, Bs, Channels, Data, Device, Download, Exit, Grid, Kind, Levels, Root, Seed, Size,
+from ncml.commands.shell import (Bits, Bs, Channels, Data, Device, Download, Exit, Flow, Grid, Kind, Levels, Root, Seed, Size,
     Solver, Steps, T, Targets, at_least, check_solver, choice, command_errors, density, draw, get_device, in_shell,
     load_models, new_result, numbers, parse_targets, progress, result_record, run_time, test_images,
     trained_by) # noqa: F401
@@ -80,7 +80,7 @@ def ncml_sanity(
     n:int=1000, # most test images
     pis:str='0,0.5,1', # probabilities of a perturbation
     perturb:str='both', # 'lsb_flip', 'plus_minus_one', 'both', 'bit=3' (0 is the lowest), or 'bits' for each in turn
-    kind:Kind=None,
+    kind:Kind=None, flow:Flow=None,
     data:Data=None, size:Size=None, bits:Bits=None, channels:Channels=None, root:Root=None, download:Download=False,
     device:Device=None, seed:Seed=0, bs:Bs=64,
     out:str=None # JSON file to write, and a picture beside it (default: RUN/sanity-test.json)
@@ -91,7 +91,7 @@ def ncml_sanity(
     at_least(n=(n, 2), bs=(bs, 1), pis=(min(probs), 0))
     device = get_device(device)
     with new_result(out, names, 'sanity-test.json', '.png') as (files,paths):
-        found = load_models(names, device, kind)
+        found = load_models(names, device, kind, flow=flow)
         images = test_images(found, data, n, bits, size, channels, root, download)
         fs = perturbations(perturb, images.facts['n_bits'])
         table,entries,ax = sanity_result(found, images, fs, probs, bs, seed)
@@ -143,7 +143,7 @@ def ncml_ood(
     sets:str='constant,uniform', # other kinds: also 'photos', 'mirrored', a public set, an .npz file, a folder
     statistic:str='log_grad_p', # of the summary and the picture, as in ncml.ood.statistics
     t:str='0', # times, with commas between; the summary is of the first
-    kind:Kind=None,
+    kind:Kind=None, flow:Flow=None,
     data:Data=None, size:Size=None, bits:Bits=None, channels:Channels=None, root:Root=None, download:Download=False,
     device:Device=None, seed:Seed=0, bs:Bs=64,
     out:str=None # JSON file to write, and a picture beside it (default: RUN/ood.json)
@@ -156,7 +156,7 @@ def ncml_ood(
     device = get_device(device)
     choice('statistic', statistic, statistics)
     with new_result(out, names, 'ood.json', '.png') as (files,paths):
-        found = load_models(names, device, kind)
+        found = load_models(names, device, kind, flow=flow)
         for r in found.values():
             for v in ts*isinstance(r, tuple): run_time(r, v)
         images = test_images(found, data, n, bits, size, channels, root, download)

@@ -15,18 +15,15 @@ from itertools import count
 from pathlib import Path
 from fastcore.script import call_parse, store_true
 from . import shell
-from .shell import Device, Download, Seed, at_least, choice, command_errors, command_line, numbers
+from .shell import Device, Download, Seed, at_least, changes, choice, command_errors, command_line
 
 # %% ../../nbs/commands/01_train.ipynb #72534d8a
 jobs = dict(digits=dict(levels=1.5, epochs=24, dropout=0.35, bs=64)) # data: its defaults
 
 def net_changes(text:str|None)->dict: # such as 'n_filters=64,n_blocks=2'
     "Arguments of `NCPN` from the option `--net`"
-    known,net = ('n_filters','n_blocks','n_scales','n_mix','n_heads','d_emb'),{}
-    for k,_,v in (o.partition('=') for o in (text or '').split(',') if o.strip()):
-        k = choice('net', k.strip(), known)
-        net[k], = numbers('net', v, int)
-        at_least(net=(net[k], int(k!='n_heads'))) # no heads are none
+    net = changes('net', text, dict.fromkeys(('n_filters','n_blocks','n_scales','n_mix','n_heads','d_emb'), int))
+    for k,v in net.items(): at_least(net=(v, int(k!='n_heads'))) # no heads are none
     return net
 
 # %% ../../nbs/commands/01_train.ipynb #b16a1f27
@@ -37,12 +34,7 @@ def free_name(stem:str)->Path:
 def flow_changes(text:str|None)->dict: # such as 'dequantizer=variational,importance=0'
     "Arguments of `scoreflow_learner` from the option `--flow`"
     known = dict(dequantizer=('uniform','truncated_normal','variational'), weighting=('likelihood','heuristic'))
-    known,out = known | dict(importance=int, n_times=int),{}
-    for k,_,v in (o.partition('=') for o in (text or '').split(',') if o.strip()):
-        k = choice('flow', k.strip(), known)
-        if known[k] is int: out[k], = numbers('flow', v, int)
-        else: out[k] = choice('flow', v.strip(), known[k])
-    return out
+    return changes('flow', text, known | dict(importance=int, n_times=int))
 
 def run_path(o:dict, objective:str)->Path: # options of `ncml_train`
     "Where a run of these options is written, or where one of another objective belongs"
@@ -53,7 +45,8 @@ def run_path(o:dict, objective:str)->Path: # options of `ncml_train`
 def with_defaults(options:dict)->dict:
     "`options` of `ncml_train`, None replaced by the defaults for these data"
     job = dict(levels=None, epochs=10, dropout=0., bs=32) | jobs.get(options['data'], {})
-    if options['t_max'] is not None: job.pop('levels')
+    if options['t_max'] is not None or options['objective']=='scoreflow': job.pop('levels')
+    if options['objective']=='scoreflow': job.pop('dropout')
     return options | {k:v for k,v in job.items() if options[k] is None}
 
 # %% ../../nbs/commands/01_train.ipynb #799402f4
@@ -231,6 +224,7 @@ def ncml_train(
     if model and dropout: raise ValueError(f"dropout: need none with a model of your own, got {dropout:g}")
     for k in ('net','model','levels','t_max','dropout','sight','compile') if objective=='scoreflow' else ('flow',):
         if args[k] not in (None, False): raise ValueError(f"{k}: need none with objective {objective}, got {args[k]!r}")
+    if objective!='ncml' and p_clean!=.1: raise ValueError(f"p_clean: need none with objective {objective}, got {p_clean:g}")
     flow_changes(flow)
     path,o = run_path(args, objective),with_defaults(args)
     net_changes(net)

@@ -196,7 +196,7 @@ def ode_log_prob(
         except AssertionError as e: # torchdiffeq's
             if not any(o in str(e) for o in ('underflow','max_num_steps')): raise
             if len(i)>1: return torch.cat([solve(o) for o in i.chunk(2)])
-            warnings.warn(f"ode: need steps that end, got {e} for image {i.item()} at t = {now.item():.3g}; it gets NaN")
+            warnings.warn(f"ode: need steps that end, got {e} for image {i.item()} at t = {now.item():.3g}; it gets NaN", stacklevel=2)
             return torch.full_like(start[i], math.nan)
     end = solve(torch.arange(len(x), device=x.device))
     x_end,log_p = end[:,:-1].reshape(x.shape),prior or _normal_prior(sde, t_max)

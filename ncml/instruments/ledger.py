@@ -44,7 +44,7 @@ def _details(model, density, t, sde):
     o,trained,noise = {'T': getattr(density, 't_max', None)},getattr(model, 'sde', None),{}
     if isinstance(model, NCMLLearner): noise = vars(model.noise_dist)
     if isinstance(model, Run): noise,o['run'] = model.config.get('noise', {}),model.config['weights_sha256'][:16]
-    if noise.get('p_clean')==1: o['T'] = 0. # trained without noise
+    if noise.get('p_clean')==1 and noise['t_max']<trained.t_end: o['T'] = 0. # trained without noise
     if t>0 and sde is None: o['noise_missing'] = 'images are scored under t as they are'
     if t>0 and getattr(density, 'with_t', True) is False: o['time_unknown'] = 'the function takes no time'
     if sde is not None and isinstance(trained, SDE) and trained!=sde: o['trained_with'] = repr(trained)

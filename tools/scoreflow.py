@@ -1,0 +1,120 @@
+#!/usr/bin/env python3
+"""Likelihood, robustness, out-of-distribution detection and samples of runs of ScoreFlow and NCPN, one small JSON file each.
+
+    python tools/scoreflow.py runs/experiments/scoreflow-importance-0,runs/experiments/digits-vp-0 --out nbs/results/scoreflow
+
+Each folder is a job of `tools/jobs.py` whose run is done. A result that has the weights' digest is not made again. Bounds are means of `--seeds` seeds with `--n_times`
+times each; the spread of the seeds is the Monte Carlo error. The ODE sees the first `--n_ode` images, and so does the bound beside it."""
+import hashlib
+import json
+import time
+from pathlib import Path
+import torch
+from fastcore.script import call_parse
+from ncml.commands.shell import command_line
+from ncml.data.loaders import get_dls
+from ncml.instruments.adapters import over_seeds
+from ncml.instruments.quality import load_features, sample_quality, save_features, train_features
+from ncml.learner import image_digest, load_run, made_with
+from ncml.loss import bits_per_dim
+from ncml.ood import constant_images, ood_statistics, ood_table, uniform_images
+from ncml.sampling import get_sampler, sample_ncml
+from ncml.sanity import lsb_flip, plus_minus_one, sanity_table, sanity_values
+from ncml.sde import to_unit
+
+def seconds(f):
+    start = time.process_time()
+    return f(),time.process_time()-start
+
+def summary(lp, x): # (seeds,n), nats
+    "Mean bits per dimension, standard error over images, and error of the mean by the noise of the seeds"
+    b = torch.stack([bits_per_dim(o.double(), x) for o in lp])
+    noise = b.mean(1).std().item()/len(b)**.5 if len(b)>1 else 0.
+    return dict(bpd=b.mean().item(), stderr=b.mean(0).std().item()/b.shape[1]**.5, noise=noise, n=b.shape[1])
+
+def likelihoods(model, x, n_times, n_ode, seeds):
+    "Bits by the bound and by the ODE, or the exact ones"
+    with torch.no_grad():
+        if not hasattr(model, 'n_times'):
+            lp,s = seconds(lambda: torch.stack([model.log_prob(x)]))
+            return dict(exact=summary(lp, x) | dict(seconds=s))
+        model.n_times = n_times
+        lp,s = seconds(lambda: over_seeds(model, x, seeds=range(seeds)))
+        out = dict(bound=summary(lp, x) | dict(seconds=s/seeds, n_times=n_times), bound_first=summary(lp[:,:n_ode], x))
+        model.likelihood,model.steps = 'ode',dict(rtol=1e-4, atol=1e-4)
+        lp,s = seconds(lambda: over_seeds(model, x[:n_ode], seeds=range(2)))
+        out['ode'] = summary(lp, x) | dict(seconds=s/2, n_probes=model.n_probes, rtol=1e-4)
+        few,model.steps = x[:8],dict(rtol=1e-6, atol=1e-6)
+        out['ode']['solver'] = (bits_per_dim(model.log_prob(few)-lp[0,:8], x)).abs().mean().item() # error of the tolerance
+        model.likelihood,model.steps = 'bound',{}
+    return out
+
+def samples(run, net, u, train, seed, n_steps):
+    sampler,t = get_sampler(run.model),run.config['noise']['t_max']
+    if hasattr(run.model, 'n_times'): t,sampler = 0.,lambda *a, **k: run.model.sampler(*a, n_steps=n_steps, **k)
+    elif run.config['noise']['p_clean']==1: t = 0. # plain maximum likelihood
+    draws,s = seconds(lambda: sample_ncml(run.model, run.sde, (len(u),*u.shape[1:]), t, None, 10, sampler=sampler, seed=seed, bs=100))
+    q = sample_quality(net, draws, train, u, len(u), 20, seed)
+    return {k:q[k] for k in ('distance','stderr','floor','floor_stderr','kid','precision','recall','fingerprint','note')} | dict(seconds=s, t=t)
+
+def robustness(model, u, n_bits, n_times):
+    if hasattr(model, 'n_times'): model.n_times = n_times
+    values = sanity_values(model, u, n_bits, perturb=[lsb_flip, plus_minus_one])
+    return sanity_table(values).to_dict('records')
+
+def detection(model, u, n_bits, n_times):
+    "AUROC of constant and uniform images by two statistics"
+    if hasattr(model, 'n_times'): model.n_times = n_times
+    own = ood_statistics(model, u, n_bits)
+    others = {k:ood_statistics(model, f(len(u), u.shape[1:], n_bits), n_bits) for k,f in dict(constant=constant_images, uniform=uniform_images).items()}
+    table = ood_table(own, others)
+    return table[table.statistic.isin(['log_p','log_grad_p'])][['set','statistic','auroc','low','high']].to_dict('records')
+
+def features(folder, run, dls):
+    "The features of this split of the data, trained once"
+    file = folder/f"features-{run.config['data']['digest']}.safetensors"
+    if not file.is_file(): save_features(file, train_features(dls, seed=0))
+    return load_features(file)
+
+def measure(folder, o):
+    run = load_run(folder/'run')
+    c,(u,_) = run.config,run.images('test')
+    u,n_bits = u[:o['n']],c['data']['n_bits']
+    x = to_unit(u, n_bits)
+    out = dict(name=folder.name, command=c['training']['command'], data={k:c['data'][k] for k in ('source','seed','n_bits','shape','n_train')},
+        images=image_digest(u, n_bits), weights=c['weights_sha256'][:16], parameters=sum(p.numel() for p in run.model.parameters()),
+        training={k:c['training'][k] for k in ('seed','epochs','steps','seconds','versions','device','threads')}, noise=c['noise'], options=o)
+    out['likelihood'] = likelihoods(run.model, x, o['n_times'], o['n_ode'], o['seeds'])
+    print(folder.name, {k:{i:round(j, 4) for i,j in v.items()} for k,v in out['likelihood'].items()}, flush=True)
+    if o['draws']:
+        dls = get_dls(c['data']['source'], seed=c['data']['seed'], root=c['data']['root'], device='cpu')
+        out['samples'] = samples(run, features(folder.parent, run, dls), u, dls.train_ds.u, o['seed'], o['n_steps'])
+    if o['all']: out |= dict(sanity=robustness(run.model, u, n_bits, o['n_times']), ood=detection(run.model, u, n_bits, o['n_times']))
+    return out | made_with()
+
+@call_parse
+def main(
+    folders:str, # folders of finished jobs, with commas between
+    out:str='nbs/results/scoreflow', # folder of the results
+    n:int=297, # most test images
+    n_times:int=128, # of a bound
+    seeds:int=2, # of the noise of a bound
+    n_ode:int=64, # images for the ODE
+    n_steps:int=50, # of Heun's method from the prior
+    draws:int=1, # Fréchet distance? 0 for none
+    all:int=1, # sanity test and out-of-distribution detection? 0 for none
+    seed:int=0 # of the draws
+):
+    "Measure runs; what is there is not measured again"
+    options = dict(locals())
+    folders,target = [Path(o) for o in options.pop('folders').split(',')],Path(options.pop('out'))
+    target.mkdir(parents=True, exist_ok=True)
+    for folder in folders:
+        record,file = folder/'record.json',target/f'{folder.name}.json'
+        if not record.is_file() or json.loads(record.read_text())['status']!='done': continue
+        digest = hashlib.sha256((folder/'run/weights.safetensors').read_bytes()).hexdigest()
+        old = json.loads(file.read_text()) if file.is_file() else {}
+        if digest.startswith(old.get('weights', '-')) and old['options']==options: continue
+        command = command_line(main, options | dict(folders=folder.name, out='nbs/results/scoreflow')).replace('main', 'python tools/scoreflow.py', 1)
+        result = measure(folder, options) | dict(measured_by=command)
+        file.write_text(json.dumps(result, indent=1)+'\n')
