@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Train the models that come with the package, by the commands below, and put them into `ncml/pretrained`.
 
-    python tools/pretrained.py digits-vp,digits-ml,digits-classes
+    python tools/pretrained.py digits-vp,digits-ml,digits-classes,digits-scoreflow
     python tools/crops.py --size 16 --out cifar16.npz
     python tools/pretrained.py colour-vp,colour-ml          hours on a CPU; the same command goes on where it was stopped
 
@@ -19,7 +19,8 @@ from ncml.sanity import plus_minus_one, sanity_test
 
 digits = '--data digits --net n_filters=24'
 colour = '--data cifar16.npz --arch tiny --net n_filters=36 --epochs 3 --bs 32'
-commands = {'digits-vp':digits, 'digits-ml':digits+' --objective ml', 'digits-classes':digits+' --class_cond', 'colour-vp':colour, 'colour-ml':colour+' --objective ml'}
+commands = {'digits-vp':digits, 'digits-ml':digits+' --objective ml', 'digits-classes':digits+' --class_cond',
+    'digits-scoreflow':'--data digits --objective scoreflow --flow dequantizer=variational', 'colour-vp':colour, 'colour-ml':colour+' --objective ml'}
 root = Path(__file__).resolve().parent.parent/'ncml'/'pretrained'
 
 def trained(name):

@@ -36,7 +36,7 @@ def likelihoods(model, x, n_times, n_ode, seeds):
     "Bits by the bound and by the ODE, or the exact ones"
     with torch.no_grad():
         if not hasattr(model, 'n_times'):
-            lp,s = seconds(lambda: torch.stack([model.log_prob(x)]))
+            lp,s = seconds(lambda: torch.stack([model.log_prob(x, torch.zeros(len(x)))]))
             return dict(exact=summary(lp, x) | dict(seconds=s))
         model.n_times = n_times
         lp,s = seconds(lambda: over_seeds(model, x, seeds=range(seeds)))
@@ -76,6 +76,20 @@ def features(folder, run, dls):
     if not file.is_file(): save_features(file, train_features(dls, seed=0))
     return load_features(file)
 
+def refined(folder, start, o):
+    "The same draws of an NCPN run, refined by its own score and by that of a ScoreFlow"
+    flow,own = load_run(folder/'run'),load_run(start/'run')
+    c,(u,_) = own.config,own.images('test')
+    u,t = u[:o['n']],c['noise']['t_max']
+    dls = get_dls(c['data']['source'], seed=c['data']['seed'], root=c['data']['root'], device='cpu')
+    net,rows = features(folder.parent, own, dls),{}
+    for name,model,steps in (('denoised',own.model,0), ('own',own.model,10), ('scoreflow',flow.model,10)):
+        for seed in range(o['seeds']):
+            draws = sample_ncml(model, own.sde, (len(u),*u.shape[1:]), t, None, steps, sampler=get_sampler(own.model), seed=seed, bs=100)
+            q = sample_quality(net, draws, dls.train_ds.u, u, len(u), 20, 0)
+            rows[f'{name}-{seed}'] = {k:q[k] for k in ('distance','stderr','floor','precision','recall','fingerprint')}
+    return dict(name=f'{folder.name}-{start.name}', t=t, weights=[r.config['weights_sha256'][:16] for r in (flow,own)], options=o, refined=rows) | made_with()
+
 def measure(folder, o):
     run = load_run(folder/'run')
     c,(u,_) = run.config,run.images('test')
@@ -89,7 +103,7 @@ def measure(folder, o):
     if o['draws']:
         dls = get_dls(c['data']['source'], seed=c['data']['seed'], root=c['data']['root'], device='cpu')
         out['samples'] = samples(run, features(folder.parent, run, dls), u, dls.train_ds.u, o['seed'], o['n_steps'])
-    if o['all']: out |= dict(sanity=robustness(run.model, u, n_bits, o['n_times']), ood=detection(run.model, u, n_bits, o['n_times']))
+    if o['all']: out |= dict(sanity=robustness(run.model, u, n_bits, o['n_few']), ood=detection(run.model, u, n_bits, o['n_few']))
     return out | made_with()
 
 @call_parse
@@ -97,24 +111,31 @@ def main(
     folders:str, # folders of finished jobs, with commas between
     out:str='nbs/results/scoreflow', # folder of the results
     n:int=297, # most test images
-    n_times:int=128, # of a bound
+    n_times:int=64, # of a bound
+    n_few:int=32, # of a bound in the sanity test and the detection
     seeds:int=2, # of the noise of a bound
     n_ode:int=64, # images for the ODE
     n_steps:int=50, # of Heun's method from the prior
     draws:int=1, # Fréchet distance? 0 for none
     all:int=1, # sanity test and out-of-distribution detection? 0 for none
-    seed:int=0 # of the draws
+    seed:int=0, # of the draws
+    start:str='' # folder of a finished NCPN job: measure its draws, refined by both scores, instead
 ):
     "Measure runs; what is there is not measured again"
     options = dict(locals())
-    folders,target = [Path(o) for o in options.pop('folders').split(',')],Path(options.pop('out'))
+    folders,target,start = [Path(o) for o in options.pop('folders').split(',')],Path(options.pop('out')),options.pop('start')
     target.mkdir(parents=True, exist_ok=True)
     for folder in folders:
         record,file = folder/'record.json',target/f'{folder.name}.json'
         if not record.is_file() or json.loads(record.read_text())['status']!='done': continue
+        words = options | dict(folders=folder.name, out='nbs/results/scoreflow', start=Path(start).name)
+        command = command_line(main, words).replace('main', 'python tools/scoreflow.py', 1)
+        if start:
+            result = refined(folder, Path(start), options) | dict(measured_by=command)
+            (target/f"{result['name']}.json").write_text(json.dumps(result, indent=1)+'\n')
+            continue
         digest = hashlib.sha256((folder/'run/weights.safetensors').read_bytes()).hexdigest()
         old = json.loads(file.read_text()) if file.is_file() else {}
         if digest.startswith(old.get('weights', '-')) and old['options']==options: continue
-        command = command_line(main, options | dict(folders=folder.name, out='nbs/results/scoreflow')).replace('main', 'python tools/scoreflow.py', 1)
         result = measure(folder, options) | dict(measured_by=command)
         file.write_text(json.dumps(result, indent=1)+'\n')

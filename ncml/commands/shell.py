@@ -154,7 +154,7 @@ Steps = option(int, 'steps of the solver; 0 for the last denoising step alone')
 Solver = option(str, "ODE: 'heun', 'dpm', 'adaptive'; SDE: 'em', 'reverse_diffusion', 'pc', 'langevin'")
 Grid = option(str, "times evenly spaced in 't', 'quadratic', 'std' or 'log_std'")
 Kind = option(str, "'exact', 'bound' or 'estimate', for models that do not state it (default: not stated)")
-Flow = option(str, "likelihood of score networks, such as n_times=64, or likelihood=ode,n_probes=4 (default: the bound)")
+Flow = option(str, "of score networks: n_times=64, or likelihood=ode,n_probes=4 (default: the bound of the training)")
 Data = option(str, 'images as in ncml_train (default: those of the run)')
 Size = option(int, 'resize and crop to this side (default: as for the run)')
 Bits = option(int, 'bits of a level (default: as for the run, else all)')
@@ -277,12 +277,13 @@ def in_a_line(name:str, o)->str: # a `Run`, or a density
 def load_models(targets:dict, device='cpu', kind=None, load=load_model, flow=None)->dict: # `{name: Run or density}`
     "Load and describe models; `kind` is for those that state none, `flow` for score networks"
     own = changes('flow', flow, dict(likelihood=('bound','ode'), n_times=int, n_probes=int, rtol=float))
+    if 'rtol' in own: own['steps'] = dict.fromkeys(('rtol','atol'), own.pop('rtol'))
     if kind: choice('kind', kind, ('exact','bound','estimate'))
     found = {k:load(o, device) for k,o in targets.items()}
     for k,o in found.items():
         m = density(o)
         if kind and not getattr(m, 'kind', None): m.kind = kind
-        if 'n_times' in vars(m): vars(m).update(own, steps={k:own['rtol'] for k in ('rtol','atol')} if 'rtol' in own else m.steps)
+        if 'n_times' in vars(m): vars(m).update(own)
         print(in_a_line(k, o), flush=True)
     return found
 

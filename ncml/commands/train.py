@@ -68,15 +68,15 @@ def new_learner(dls, o:dict):
     from ncml.learner import BPDMetric, ncml_learner
     from ncml.ncpn import preset
     from ncml.training.sight import LevelLosses, Sight
-    ema = dict(ema=o['ema'] or None, metrics=[BPDMetric(raw=True)]*(o['ema']>0))
+    ema,seen = dict(ema=o['ema'] or None, metrics=[BPDMetric(raw=True)]*(o['ema']>0)),o['sight'] is not None
     if o['objective']=='scoreflow':
         from ncml.models.scoreflow import scoreflow_learner
         own = dict(sde=o['sde'], class_cond=o['class_cond'], net=o['arch'], bf16=o['bf16']) | flow_changes(o['flow'])
-        return scoreflow_learner(dls, **own, **ema)
+        return scoreflow_learner(dls, **own, **ema, cbs=[Sight(every=o['sight'])]*seen)
     own,net = o['model'] and own_model(o['model'], dls, o),net_changes(o['net'])
     changes = net if own else dict(dropout=o['dropout']) | net
     same = {k:o[k] for k in ('sde','levels','t_max','class_cond','bf16','compile')}
-    same |= ema | dict(cbs=[Sight(every=o['sight']), LevelLosses()]*(o['sight'] is not None))
+    same |= ema | dict(cbs=[Sight(every=o['sight']), LevelLosses()]*seen)
     return ncml_learner(dls, p_clean=1. if o['objective']=='ml' else o['p_clean'], model=own or None,
         arch=preset(o['arch'], **changes) if o['arch'] else changes, **same)
 
@@ -222,9 +222,9 @@ def ncml_train(
     choice('objective', objective, ('ncml','ml','scoreflow'))
     choice('sde', sde, ('vp','subvp','ve'))
     if model and dropout: raise ValueError(f"dropout: need none with a model of your own, got {dropout:g}")
-    for k in ('net','model','levels','t_max','dropout','sight','compile') if objective=='scoreflow' else ('flow',):
+    for k in ('net','model','levels','t_max','dropout','compile') if objective=='scoreflow' else ('flow',):
         if args[k] not in (None, False): raise ValueError(f"{k}: need none with objective {objective}, got {args[k]!r}")
-    if objective!='ncml' and p_clean!=.1: raise ValueError(f"p_clean: need none with objective {objective}, got {p_clean:g}")
+    if objective!='ncml' and p_clean!=.1: raise ValueError(f"p_clean: need none with {objective}, got {p_clean:g}")
     flow_changes(flow)
     path,o = run_path(args, objective),with_defaults(args)
     net_changes(net)

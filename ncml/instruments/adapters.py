@@ -177,7 +177,7 @@ def ode_log_prob(
     probes:Tensor|None=None, # (m,n,…) of Hutchinson's trace, default exact
     **steps # `rtol`, `atol` and `max_steps` of adaptive steps, or `n_steps` of order 4
 )->ODESolution:
-    "Log density of `x` at time `t` by the probability-flow ODE; NaN, with a warning, for an image whose steps do not end"
+    "Log density of `x` at time `t` by the probability-flow ODE; where the steps do not end NaN, and a warning"
     sde = get_sde(sde)
     t_max = check_t_max(sde, t_max or sde.t_end)
     t,keep,nfe,now = as_time(t, x, t_max).to(x.dtype),torch.is_grad_enabled(),0,None
@@ -196,7 +196,8 @@ def ode_log_prob(
         except AssertionError as e: # torchdiffeq's
             if not any(o in str(e) for o in ('underflow','max_num_steps')): raise
             if len(i)>1: return torch.cat([solve(o) for o in i.chunk(2)])
-            warnings.warn(f"ode: need steps that end, got {e} for image {i.item()} at t = {now.item():.3g}; it gets NaN", stacklevel=2)
+            where = f"image {i.item()} at t = {now.item():.3g}"
+            warnings.warn(f"ode: need steps that end, got {e} for {where}; it gets NaN", stacklevel=2)
             return torch.full_like(start[i], math.nan)
     end = solve(torch.arange(len(x), device=x.device))
     x_end,log_p = end[:,:-1].reshape(x.shape),prior or _normal_prior(sde, t_max)

@@ -132,7 +132,7 @@ class ScoreFlow(nn.Module):
         self.seed,self.likelihood,self.n_probes,self.steps = seed,likelihood,n_probes,steps
         self.r_min = r_min or (min(1e-3, level_width(n_bits)/7) if n_bits else 1e-3)
         signal = data_std/ratio(self.sde, torch.tensor(self.t_max)).item()
-        if signal>.3: raise ValueError(f"sde: need noise that ends above the data, got {signal:.2g} of it for std {data_std}")
+        if signal>.3: raise ValueError(f"sde: need noise above the data at its end, got data/noise = {signal:.2g}")
         own = isinstance(dequantizer, nn.Module) or n_bits is None
         self.dequantizer = dequantizer if own else pick(dequantizers, 'dequantizer', dequantizer)(self.sde, n_bits)
 
@@ -198,7 +198,7 @@ def bound(self:ScoreFlow, x:Tensor, t0:Tensor, y, gens=None)->Tensor: # (n,), na
 def ode(self:ScoreFlow, x:Tensor, t0:Tensor, y, gens=None)->Tensor: # (n,), nats
     "Log density at `t0`, at least the time of the smallest ratio, of the model that the probability-flow ODE defines"
     if readable(t0) and (early := (t0>0) & (t0<self.t_min*(1-1e-6))).any():
-        raise ValueError(f"t: need 0 or at least {self.t_min:.3g}, the time of r_min, for the ODE, got {t0[early][0]:.3g}")
+        raise ValueError(f"t: need 0 or at least {self.t_min:.3g} for the ODE, see r_min, got {t0[early][0]:.3g}")
     probes = [2*draw_uniform(x, gens).round()-1 for _ in range(self.n_probes)]
     probes = torch.stack(probes) if probes else None
     return ode_log_prob(self.score, self.sde, x, t0.clamp(min=self.t_min), y, probes=probes, **self.steps).log_prob
