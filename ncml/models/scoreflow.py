@@ -18,7 +18,7 @@ from ..instruments.adapters import ode_log_prob
 from ..learner import NCMLLearner, ncml_learner
 from ..loss import from_batch
 from .networks import MLP, score_net
-from ..sampling import refine, walk
+from ..sampling import CountNFE, refine, walk
 from ..sde import SDE, as_time, content_generators, draw_noise, draw_uniform, expand_to, get_sde, level_width, pick, readable, time_grid
 
 # %% ../../nbs/models/02_scoreflow.ipynb #b7b3f40e
@@ -233,15 +233,17 @@ def log_prob(self:ScoreFlow, x:Tensor, t:float|Tensor=0., y:Tensor|None=None)->T
 @torch.no_grad()
 def sampler(self:ScoreFlow, shape:tuple, t:float=0., y=None, generators=None, bs:int=64, progress:bool=False,
     n_steps:int=50, solver='heun')->Tensor: # (n,…)
-    "Draw from p_t: from the prior, and down the reverse process to `t`"
+    "Draw from p_t: from the prior, and down the reverse process to `t`; `nfe` is then the evaluations for each image"
     stop,like = t or t_from_ratio(self.sde, torch.tensor(self.r_min*10)).item(),next(self.parameters(), torch.zeros(()))
     ts,std,done = time_grid(self.sde.t_end, n_steps, stop),self.sde.kernel(self.sde.t_end)[1],[]
+    counted = CountNFE(self)
     for i in range(0, shape[0], bs):
         n = min(bs, shape[0]-i)
         gens = generators[i:i+n] if isinstance(generators, list) else generators
         x = std*draw_noise(like.new_empty(n, *shape[1:]), gens)
         label = y[i:i+n] if torch.is_tensor(y) and y.ndim else y
-        done.append((walk if t else refine)(self, self.sde, x, ts, label, solver, gens, progress))
+        done.append((walk if t else refine)(counted, self.sde, x, ts, label, solver, gens, progress))
+    self.nfe = counted.nfe//len(done)
     return torch.cat(done)
 
 # %% ../../nbs/models/02_scoreflow.ipynb #7ad1d612
