@@ -32,7 +32,7 @@ def summary(lp, x): # (seeds,n), nats
     noise = b.mean(1).std().item()/len(b)**.5 if len(b)>1 else 0.
     return dict(bpd=b.mean().item(), stderr=b.mean(0).std().item()/b.shape[1]**.5, noise=noise, n=b.shape[1])
 
-def likelihoods(model, x, n_times, n_ode, seeds):
+def likelihoods(model, x, n_times, n_ode, seeds, keep):
     "Bits by the bound and by the ODE, or the exact ones"
     with torch.no_grad():
         if not hasattr(model, 'n_times'):
@@ -41,6 +41,7 @@ def likelihoods(model, x, n_times, n_ode, seeds):
         model.n_times = n_times
         lp,s = seconds(lambda: over_seeds(model, x, seeds=range(seeds)))
         out = dict(bound=summary(lp, x) | dict(seconds=s/seeds, n_times=n_times), bound_first=summary(lp[:,:n_ode], x))
+        if keep: out['bound']['values'] = [round(o, 4) for o in bits_per_dim(lp.double().mean(0), x).tolist()]
         model.likelihood,model.steps = 'ode',dict(rtol=1e-4, atol=1e-4)
         lp,s = seconds(lambda: over_seeds(model, x[:n_ode], seeds=range(2)))
         out['ode'] = summary(lp, x) | dict(seconds=s/2, n_probes=model.n_probes, rtol=1e-4)
@@ -98,8 +99,8 @@ def measure(folder, o):
     out = dict(name=folder.name, command=c['training']['command'], data={k:c['data'][k] for k in ('source','seed','n_bits','shape','n_train')},
         images=image_digest(u, n_bits), weights=c['weights_sha256'][:16], parameters=sum(p.numel() for p in run.model.parameters()),
         training={k:c['training'][k] for k in ('seed','epochs','steps','seconds','versions','device','threads')}, noise=c['noise'], options=o)
-    out['likelihood'] = likelihoods(run.model, x, o['n_times'], o['n_ode'], o['seeds'])
-    print(folder.name, {k:{i:round(j, 4) for i,j in v.items()} for k,v in out['likelihood'].items()}, flush=True)
+    out['likelihood'] = likelihoods(run.model, x, o['n_times'], o['n_ode'], o['seeds'], o['keep'])
+    print(folder.name, {k:{i:round(j, 4) for i,j in v.items() if i!='values'} for k,v in out['likelihood'].items()}, flush=True)
     if o['draws']:
         dls = get_dls(c['data']['source'], seed=c['data']['seed'], root=c['data']['root'], device='cpu')
         out['samples'] = samples(run, features(folder.parent, run, dls), u, dls.train_ds.u, o['seed'], o['n_steps'])
@@ -118,6 +119,7 @@ def main(
     n_steps:int=50, # of Heun's method from the prior
     draws:int=1, # Fréchet distance? 0 for none
     all:int=1, # sanity test and out-of-distribution detection? 0 for none
+    keep:int=0, # the bounds of all images? 0 for none
     seed:int=0, # of the draws
     start:str='' # folder of a finished NCPN job: measure its draws, refined by both scores, instead
 ):
