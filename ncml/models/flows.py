@@ -6,7 +6,7 @@
 __all__ = ['inverses', 'factories', 'Flow', 'VectorFlow', 'CausalLayer', 'AffineBlock', 'inverse_plain', 'inverse_cached',
            'inverse_jacobi', 'PatchFlow', 'flow']
 
-# %% ../../nbs/models/03_flows.ipynb #042c1424
+# %% ../../nbs/models/03_flows.ipynb #df5890ef
 import math
 from functools import partial
 import torch
@@ -15,7 +15,7 @@ import zuko
 from torch import Tensor, nn
 from fastcore.basics import patch
 from .networks import layer
-from .scoreflow import Variational, dequantizers, normal, scoreflow
+from .scoreflow import Uniform, Variational, normal, scoreflow
 from ..ncpn import NoiseEmbedding, full_precision
 from ..sampling import as_classes
 from ..sde import as_time, content_generators, draw_noise, draw_uniform, expand_to, pick, readable, to_levels, to_unit
@@ -192,7 +192,7 @@ def decode(self:PatchFlow, z, c): # (n,c,h,w), (n,d_emb)
         if i: x = x.flip(1)
     return F.pixel_shuffle(x.transpose(1, 2).unflatten(2, self.size), self.patch)
 
-# %% ../../nbs/models/03_flows.ipynb #ec524a3d
+# %% ../../nbs/models/03_flows.ipynb #dc5ea153
 def flow(
     shape:tuple, # (d,) of a vector, (c,h,w) of an image
     n_bits:int|None=None, t_max:float=1., n_classes:int=0,
@@ -203,7 +203,8 @@ def flow(
     "A flow for data of this shape"
     config = dict(shape=list(shape), n_bits=n_bits, t_max=t_max, n_classes=n_classes, net=net, dequantizer=dequantizer)
     own = dict(kind=net) if isinstance(net, str) else dict(net or {})
-    fill = partial(Variational, n_channels=shape[0]) if dequantizer=='variational' else dequantizers[dequantizer]
+    fills = dict(uniform=Uniform, variational=partial(Variational, n_channels=shape[0]))
+    fill = pick(fills, 'dequantizer', dequantizer)
     same = NoiseEmbedding(d_emb, t_max, n_classes),n_bits,None if n_bits is None else fill(None, n_bits)
     if len(shape)>1: model = PatchFlow(shape, *same, **own)
     else: model = VectorFlow(getattr(zuko.flows, own.pop('kind', 'NSF'))(*shape, d_emb, **own), *same)
