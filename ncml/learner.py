@@ -86,10 +86,10 @@ class EMACallback(Callback):
 
 # %% ../nbs/06_learner.ipynb #cfbf454c
 class BPDLoss:
-    "Bits per dimension of log likelihoods (n,), for images of the size of `x` (n,c,h,w)"
-    def __init__(self, reduction='mean'): self.reduction = reduction
+    "Bits per dimension, or `nats`, of log likelihoods (n,), for data of the size of `x` (n,…)"
+    def __init__(self, reduction='mean', nats=False): self.reduction,self.nats = reduction,nats
     def __call__(self, log_prob, x):
-        b = bits_per_dim(log_prob, x)
+        b = -log_prob if self.nats else bits_per_dim(log_prob, x)
         return b.mean().float() if self.reduction=='mean' else b # fastai records float32
 
     def decodes(self, log_prob): raise ValueError("with_decoded: need classes, got log likelihoods; use top_losses")
@@ -144,10 +144,10 @@ class NoiseCallback(Callback):
 
 # %% ../nbs/06_learner.ipynb #abfacb55
 class BPDMetric(Metric):
-    "Bits per dimension of the clean images at t = 0, in evaluation mode, of the images of all processes"
+    "Bits per dimension, or nats, of the clean data at t = 0, in evaluation mode, of the data of all processes"
     less_is_better = True
-    def __init__(self, raw=False): # of the last weights instead of their average?
-        self.raw,self._name = raw,'raw' if raw else 'bpd'
+    def __init__(self, raw=False, nats=False): # of the last weights instead of their average?
+        self.raw,self.nats,self._name = raw,nats,'raw' if raw else 'nats' if nats else 'bpd'
         self.reset()
     @property
     def name(self): return self._name
@@ -158,7 +158,7 @@ class BPDMetric(Metric):
         model = getattr(inner, 'model', inner) if self.raw else learn.model
         f = model.log_prob if self.raw else model # DistributedDataParallel has `forward` alone
         with torch.no_grad(), evaluating(model): lp = f(x, as_time(0., x), *learn.xb[2:])
-        b = learn.to_detach(bits_per_dim(lp, x), cpu=False) # fastai gathers them, each image once
+        b = learn.to_detach(BPDLoss('none', self.nats)(lp, x), cpu=False) # fastai gathers them, each image once
         self.total,self.count = self.total + b.sum(),self.count + len(b)
 
     @property
@@ -302,7 +302,7 @@ def default_arch(shape:tuple, arch:str|dict|None=None)->dict: # arguments of `NC
 def _largest_time(sde, levels, t_max, model, n_bits):
     _need(None in (levels, t_max), f"levels, t_max: need at most one, got {levels} and {t_max}")
     own = getattr(model, 't_max', None) or math.inf
-    if levels is None and t_max is None and own<sde.t_end: t_max = own
+    if levels is None and t_max is None and (own<sde.t_end or not n_bits): t_max = min(own, sde.t_end)
     if t_max is not None: return check_t_max(sde, t_max)
     return sde.t_at_levels(default_levels(n_bits) if levels is None else levels, n_bits)
 
@@ -356,7 +356,7 @@ def ncml_learner(
     t_max:float|None=None, # or as a time
     p_clean:float=0.1, # share of clean images; 1 is plain maximum likelihood
     noise_kind:str='t', # times uniform in 't', 'std' or 'log_std' (from Δ/8 up)
-    n_bits:int|None=None, # default those of `dls`, else 8
+    n_bits:int|None=None, # default those of `dls`, None for data without a grid, else 8
     class_cond:bool=False, # condition on the labels?
     p_uncond:float=0.1, # share of images without their label
     arch:str|dict|None=None, # name of a preset or changes to the default
@@ -372,11 +372,14 @@ def ncml_learner(
     _need(0<=p_uncond<=1, f"p_uncond: need a share in [0,1], got {p_uncond}")
     _need(ema is None or 0<ema<=.28, f"ema: need a share of the training in (0,.28] or None, not a decay, got {ema}")
     x,y = _first_batch(dls)
-    sde,n_bits = get_sde(sde),data_bits(model, dls, n_bits or getattr(dls, 'n_bits', getattr(model, 'n_bits', 8)))
+    sde,n_bits = get_sde(sde),n_bits or getattr(dls, 'n_bits', getattr(model, 'n_bits', 8))
+    if n_bits or getattr(model, 'n_bits', None): n_bits = data_bits(model, dls, n_bits)
     t_max = _largest_time(sde, levels, t_max, model, n_bits)
-    noise_dist = NoiseDist(sde, t_max, p_clean, noise_kind, min(level_width(n_bits)/8, sde.kernel(t_max)[1]/2))
+    least = n_bits and min(level_width(n_bits)/8, sde.kernel(t_max)[1]/2)
+    noise_dist = NoiseDist(sde, t_max, p_clean, noise_kind, least)
     x,rehearse = from_batch(x, n_bits),model is not None or kwargs.keys() & {'loss_func','metrics'}
-    if x.numel()>1000 and len(x.unique())<=2**(n_bits//2):
+    _need(x.ndim==4 or model is not None, "model: need one for vectors, as from ncml.models.flows.flow, got none")
+    if n_bits and x.numel()>1000 and len(x.unique())<=2**(n_bits//2):
         few = f"n_bits: {len(x.unique())} of {2**n_bits} levels occur in a batch; have the images fewer bits?"
         warnings.warn(few, stacklevel=2)
     n_classes = _count_classes(dls, y, model) if class_cond else 0
@@ -385,8 +388,9 @@ def ncml_learner(
     if ema is not None: model = EMA(model, ema)
     if compile: appendix('fast.layers.compile_blocks')(getattr(model, 'model', model)) # not the average: any batch size
     cbs = [NoiseCallback(sde, noise_dist, n_bits, n_classes, p_uncond)] + [EMACallback()]*(ema is not None)
-    kwargs['cbs'],kwargs['metrics'] = L(cbs)+L(kwargs.get('cbs')),L(BPDMetric())+L(kwargs.get('metrics'))
-    kwargs = dict(loss_func=BPDLoss(), opt_func=_muon, lr=lr, wd=wd) | kwargs
+    nats = n_bits is None
+    kwargs['cbs'],kwargs['metrics'] = L(cbs)+L(kwargs.get('cbs')),L(BPDMetric(nats=nats))+L(kwargs.get('metrics'))
+    kwargs = dict(loss_func=BPDLoss(nats=nats), opt_func=_muon, lr=lr, wd=wd) | kwargs
     learn = NCMLLearner(dls, model, sde, noise_dist, n_bits, x.shape[1:], bf16, **kwargs)
     return _rehearse(learn, x, (y,) if n_classes else ()) if rehearse else learn
 
@@ -643,7 +647,7 @@ def _of_format_2(config, weights):
 def _foreign(config, weights, factory):
     "The model that a factory makes, with these weights"
     need = f"factory: need one for a model of {config['factory']!r}, whose code is not executed by itself"
-    if config['factory']=='ncml.models.scoreflow:scoreflow': factory = factory or appendix('models.scoreflow.scoreflow')
+    factory = factory or appendix('models.flows.factories').get(config['factory'])
     _need(factory, f"{need}: a function of {config['model']}, got none")
     with _needs(need):
         model = factory(**config['model'])

@@ -18,7 +18,7 @@ import torch
 from fastcore.basics import basic_repr, patch
 from fastprogress.fastprogress import progress_bar
 from torch import nn,Tensor
-from .sde import SDE, as_time, check_bits, check_images, check_t_max, generator, pick, readable, time_scales, to_unit
+from .sde import SDE, as_time, check_bits, check_images, check_t_max, expand_to, generator, pick, readable, time_scales, to_unit
 
 # %% ../nbs/04_loss.ipynb #7f9c82b6
 def later(v:Tensor): # a scalar
@@ -29,21 +29,23 @@ def later(v:Tensor): # a scalar
     return lambda: ready.synchronize() or out.item()
 
 def from_batch(
-    x:Tensor, # (n,c,h,w), integer levels, or floats u/(2^n_bits - 1) in [0,1]
-    n_bits:int, # bits of a level
+    x:Tensor, # (n,c,h,w) or (n,d), integer levels, or floats u/(2^n_bits - 1) in [0,1]
+    n_bits:int|None, # bits of a level; None for data without a grid
     look:bool=True, # raise where a value is off the grid? Else NaN takes the place of such images
-)->Tensor: # (n,c,h,w), float32
-    "A batch of images on the grid of levels in [-1,1]"
-    x,top = torch.as_tensor(x).as_subclass(Tensor),2**check_bits(n_bits)-1
+)->Tensor: # like `x`, float32
+    "A batch on the grid of levels in [-1,1], or as it is"
+    x = torch.as_tensor(x).as_subclass(Tensor)
+    if n_bits is None: return check_images(x.float())
+    top = 2**check_bits(n_bits)-1
     exact = top*max(8*torch.finfo(torch.float32).eps, torch.finfo(x.dtype).eps/2 if x.is_floating_point() else 0)
-    if x.ndim!=4 or exact>1/8 or x.is_complex() or x.dtype==torch.bool and top>1:
-        raise ValueError(f"x: need images (n,c,h,w), got shape {tuple(x.shape)}, {x.dtype} for {n_bits} bits")
+    if x.ndim not in (2,4) or exact>1/8 or x.is_complex() or x.dtype==torch.bool and top>1:
+        raise ValueError(f"x: need (n,c,h,w) or (n,d), got shape {tuple(x.shape)}, {x.dtype} for {n_bits} bits")
     if x.dtype==torch.uint8 and top==255: return to_unit(x, n_bits)
     v = x.float()*top if x.is_floating_point() else x.long()
     u = v.round().clamp(0, top)
     off = (v-u).abs().flatten(1)
     good = (off<=exact).all(1) # False for NaN
-    if not look: return torch.where(good.view(-1, 1, 1, 1), to_unit(u.int(), n_bits), math.nan)
+    if not look: return torch.where(expand_to(good, x), to_unit(u.int(), n_bits), math.nan)
     if good.all(): return to_unit(u.int(), n_bits)
     i = good.int().argmin().item()
     raise ValueError(f"x: need integer levels 0 to {top} or floats u/{top} in [0,1], got values {off[i].max():.2g} "

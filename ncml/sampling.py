@@ -6,8 +6,8 @@
 __all__ = ['solvers', 'as_mask', 'check_levels', 'as_classes', 'ticker', 'state_limit', 'clip', 'clipping', 'in_batches',
            'sample_ar', 'sample_jacobi', 'finite_score', 'reverse_drift', 'ode_drift', 'tweedie', 'euler_maruyama',
            'heun', 'reverse_diffusion', 'langevin', 'predictor_corrector', 'DPMSolver', 'ode_adaptive', 'get_solver',
-           'check_grid', 'Wrapped', 'CountNFE', 'walk', 'refine', 'refine_grid', 'by_batch', 'refine_batches',
-           'get_sampler', 'limited', 'Samples', 'sample_ncml']
+           'check_grid', 'Wrapped', 'CountNFE', 'walk', 'refine', 'refine_grid', 'rounded', 'by_batch',
+           'refine_batches', 'get_sampler', 'limited', 'Samples', 'sample_ncml']
 
 # %% ../nbs/05_sampling.ipynb #5654ec91
 import inspect
@@ -423,17 +423,21 @@ def refine_grid(
     if own!=sde: raise ValueError(f"sde: need the model's own, {own}, got {sde}")
     t,T = float(t),getattr(model, 't_max', None) or sde.t_end
     if not 0<=t<=T*(1+1e-5): raise ValueError(f"t: need a time in [0, {T:g}], got {t:g}")
-    t,t_stop = min(t, T),t_floor(sde, model.n_bits)
+    t,t_stop = min(t, T),t_floor(sde, model.n_bits) if model.n_bits else t/1e3
     if t>t_stop*(1+1e-6): return time_grid(t, n_steps, t_stop, kind, sde)
     return torch.tensor([t] if t else [])
 
 # %% ../nbs/05_sampling.ipynb #d64bbd2d
+def rounded(x:Tensor, n_bits:int|None)->Tensor:
+    "The nearest levels; `x` itself where there is no grid"
+    return x if n_bits is None else to_levels(x, n_bits)
+
 def by_batch(
     refined, # (slice, after_step) -> clean images of a batch
     noisy, n_bits, bs, n_steps, progress=False, after_step=None
 )->Tensor: # (n,c,h,w)
     "Levels of all images; a `FloatingPointError` carries those `finished` before, and `noisy`"
-    done,starts = [to_levels(noisy[:0], n_bits)],range(0, len(noisy), bs)
+    done,starts = [rounded(noisy[:0], n_bits)],range(0, len(noisy), bs)
     getattr(after_step, 'begin', int)() # of a film
     with ticker(len(starts)*(n_steps+1), progress) as ticks, clipping():
         def after(x, t):
@@ -442,7 +446,7 @@ def by_batch(
         for i in starts:
             try:
                 with names_bs(min(bs, len(noisy))), _named(f'batch from image {i}'):
-                    done.append(to_levels(refined(slice(i, i+bs), after), n_bits))
+                    done.append(rounded(refined(slice(i, i+bs), after), n_bits))
             except FloatingPointError as e:
                 e.finished,e.noisy = torch.cat(done),noisy
                 raise
@@ -452,7 +456,7 @@ def by_batch(
 # %% ../nbs/05_sampling.ipynb #92b429f6
 def refine_batches(model, sde, noisy, ts, y, solver, generators, bs=64, progress=False, after_step=None)->Tensor:
     "Integer levels of `noisy` (n,c,h,w) after `refine` in batches; `ts` is empty where the images are clean"
-    if not len(ts): return to_levels(noisy, model.n_bits)
+    if not len(ts): return rounded(noisy, model.n_bits)
     def refined(s, after): return refine(model, sde, noisy[s], ts, _rows(y, s), solver, generators[s], False, after)
     return by_batch(refined, noisy, model.n_bits, bs, len(ts)-1, progress, after_step)
 

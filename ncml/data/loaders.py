@@ -22,7 +22,7 @@ from .files import folder_sets,npz_sets,renamed,some,to_nchw
 from .levels import level_dtype,reduce_bits,resize_images
 from .. import ood
 from ..learner import random_images as take
-from ..sde import as_levels,check_bits,show_levels
+from ..sde import as_levels,check_bits,check_images,show_levels
 
 # %% ../../nbs/data/03_loaders.ipynb #ed8d2c8b
 def _split(u, y, sizes, seed):
@@ -93,11 +93,12 @@ def as_classes(sets:dict, classes=None, name:str='{}')->tuple: # `{part: (images
 
 # %% ../../nbs/data/03_loaders.ipynb #9687de73
 class LevelDataset:
-    "Images `(n,c,h,w)` as levels `u`, perhaps with labels `y` `(n,)`; an item is `(u,)` or `(u,y)`"
+    "Images `(n,c,h,w)` or vectors `(n,d)`, floats if `n_bits` is None; an item is `(u,)`, or `(u,y)` with labels"
     n_inp = 1
     def __init__(self, u:Tensor, y=None, n_bits:int=8, classes:list|None=None): # `y` and `classes` as in `as_classes`
-        self.u,self.n_bits = as_levels(u, n_bits).to(level_dtype(n_bits)),n_bits
-        if u.ndim!=4: raise ValueError(f"u: need levels (n,c,h,w), got {tuple(u.shape)}")
+        grid,self.n_bits = n_bits is not None,n_bits
+        self.u = as_levels(u, n_bits).to(level_dtype(n_bits)) if grid else check_images(torch.as_tensor(u).float())
+        if u.ndim not in (2,4): raise ValueError(f"u: need levels (n,c,h,w) or (n,d), got {tuple(u.shape)}")
         sets,self.classes = as_classes(dict(y=(u,y)), classes)
         self.y = None if y is None else sets['y'][1].to(self.u.device)
 
@@ -158,7 +159,7 @@ def image_dls(
     **kwargs # of `LevelDL`
 )->DataLoaders: # batches `(u,)` or `(u,y)`
     "Loaders for images in memory"
-    check_bits(n_bits)
+    if n_bits is not None: check_bits(n_bits)
     sets = dict(train=(u_train,y_train), valid=(u_valid,y_valid), test=(u_test,y_test))
     sets = {s:o for s,o in sets.items() if o[0] is not None}
     check_sets(sets)
