@@ -130,6 +130,7 @@ class ScoreFlow(nn.Module):
         self.net,self.sde,self.n_bits,self.n_classes,self.data_std = net,get_sde(sde),n_bits,n_classes,data_std
         self.t_max,self.weighting,self.importance,self.n_times = self.sde.t_end,weighting,importance,n_times
         self.seed,self.likelihood,self.n_probes,self.steps = seed,likelihood,n_probes,steps
+        self.density_in_x = n_bits is None
         self.r_min = r_min or (min(1e-3, level_width(n_bits)/7) if n_bits else 1e-3)
         signal = data_std/ratio(self.sde, torch.tensor(self.t_max)).item()
         if signal>.3: raise ValueError(f"sde: need noise above the data at its end, got data/noise = {signal:.2g}")
@@ -270,7 +271,7 @@ def scoreflow_learner(dls, sde:str|SDE='vp', class_cond:bool=False, net=None, de
     weighting:str='likelihood', importance:bool=True, n_times:int=16, # as in `ScoreFlow`
     **kwargs # for `ncml_learner`
 )->NCMLLearner:
-    "A fastai `Learner` that trains a `ScoreFlow` on the images of `dls`"
+    "A fastai `Learner` that trains a `ScoreFlow` on the images or vectors of `dls`"
     d,sde = dls.train_ds,get_sde(sde)
     x = from_batch(dls.one_batch()[0], d.n_bits)
     own = dict(weighting=weighting, importance=bool(importance), n_times=n_times, data_std=round(x.std().item(), 3))
