@@ -96,7 +96,7 @@ def measure(folder, o):
     c,(u,_) = run.config,run.images('test')
     u,n_bits = u[:o['n']],c['data']['n_bits']
     x = to_unit(u, n_bits)
-    out = dict(name=folder.name, command=c['training']['command'], data={k:c['data'][k] for k in ('source','seed','n_bits','shape','n_train')},
+    out = dict(name=folder.name, command=c['training']['command'], data={k:c['data'][k] for k in ('seed','n_bits','shape','n_train')} | dict(source=Path(c['data']['source']).name),
         images=image_digest(u, n_bits), weights=c['weights_sha256'][:16], parameters=sum(p.numel() for p in run.model.parameters()),
         training={k:c['training'][k] for k in ('seed','epochs','steps','seconds','versions','device','threads')}, noise=c['noise'], options=o)
     out['likelihood'] = likelihoods(run.model, x, o['n_times'], o['n_ode'], o['seeds'], o['keep'])
