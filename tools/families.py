@@ -16,7 +16,7 @@ from fastcore.script import call_parse
 from torch import nn
 from ncml import __version__
 from ncml.data.loaders import digits, photo_patches
-from ncml.instruments.adapters import Dequantized, DensityOnSDE, FlowDensity, LossDensity, ODEDensity, ScoreOnSDE, VelocityDensity, ddpm, edm, from_latents, rectified
+from ncml.instruments.adapters import Bound, Dequantized, DensityOnSDE, LossDensity, ODEDensity, ScoreOnSDE, ddpm, edm, from_latents, rectified, velocity_density
 from ncml.instruments.certify import certify, failures, verdict
 from ncml.instruments.exact import GaussianMixture
 from ncml.loss import bpd, score
@@ -61,6 +61,14 @@ class Net(nn.Module):
 # For each peer: `build` trains a model of the real code, `wrap` (the user's lines, counted) makes a density of it,
 # and `own` compares with the project's own number. `ts` are the times of the certifier beside 0.
 
+def with_draws(model, u):
+    "Bits of a `Dequantized` model, and the images with noise that it gave its density"
+    seen = []
+    hook = model.model.f.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    ours = bpd(model, to_unit(u, n_bits))
+    hook.remove()
+    return ours,seen[0]
+
 class tarflow:
     name,url = 'TarFlow','https://github.com/apple/ml-tarflow'
     config = dict(in_channels=1, img_size=8, patch_size=2, channels=64, num_blocks=4, layers_per_block=2)
@@ -73,16 +81,13 @@ class tarflow:
             return net.get_loss(z, logdets)
         return net,train(net, loss, self.steps)
     def wrap(self, net):
-        def read(f, x, t, y): return from_latents(*f(x*255/256)[::2], per_dim=True) + D*math.log(255/256)
-        return Dequantized(FlowDensity(net, read), n_bits)
+        def read(f, x): return from_latents(*f(x*255/256)[::2], per_dim=True) + D*math.log(255/256)
+        return Dequantized(Bound(net, read), n_bits)
     def own(self, net, model, u):
         "evaluate_bpd.py, with the draws that `Dequantized` makes"
+        ours,x = with_draws(model, u)
+        z,_,logdets = net(x*255/256)
         own = importlib.import_module('evaluate_bpd')
-        seen = []
-        read,model.model.read = model.model.read,lambda f, x, t, y: (seen.append(x), read(f, x, t, y))[1]
-        ours = bpd(model, to_unit(u, n_bits))
-        model.model.read = read
-        z,_,logdets = net(seen[0]*255/256)
         return ours,(-own.gaussian_log_prob(z)/D - logdets)/math.log(2)
 
 class tarflow_noise(tarflow):
@@ -101,8 +106,8 @@ class itarflow:
             return net.get_loss(z, logdets, mid, t)
         return net,train(net, loss, self.steps)
     def wrap(self, net):
-        def read(f, x, t, y): return from_latents(*f(x, y, t[:,None])[:3:2], per_dim=True)
-        return Dequantized(DensityOnSDE(FlowDensity(net, read), self.sde, edm, least=.01), n_bits)
+        def read(f, x, t): return from_latents(*f(x, t=t[:,None])[:3:2], per_dim=True)
+        return Dequantized(DensityOnSDE(Bound(net, read), self.sde, edm, least=.01), n_bits)
     def own(self, net, model, u):
         "get_loss with weight 1 at t = 0.1, and the constant that it leaves out"
         x = to_unit(u, n_bits) + .1*torch.randn(len(u), *shape)
@@ -111,6 +116,14 @@ class itarflow:
         own = torch.stack([net.get_loss(z[i:i+1], logdets[i:i+1], mid, 0*t[i:i+1]+1) for i in range(len(u))])
         s = self.sde.t_from_std(torch.tensor(.1, dtype=torch.float64))
         return -model.model.log_prob(x, s.float())/(D*math.log(2)),(own + math.log(2*math.pi)/2)/math.log(2)
+
+    def more(self, net, model, u):
+        "Parameters of the README's configurations"
+        lib,counts = importlib.import_module('transformer_flow'),{}
+        for size,patch,width in ((64,2,1280), (128,4,1600), (256,8,2176)):
+            with torch.device('meta'): big = lib.Model(3, size, [patch], [width], 4, [4,4,4,24], num_classes=1000)
+            counts[size] = sum(p.numel() for p in big.parameters())
+        return dict(parameters=counts)
 
 class jet:
     name,url,package = 'Jet (PyTorch port)','https://pypi.org/project/jet-pytorch','jet-pytorch'
@@ -124,15 +137,12 @@ class jet:
             return importlib.import_module('jet_pytorch.util').bits_per_dim(z, logdet, D)[0]
         return net,train(net, loss, self.steps)
     def wrap(self, net):
-        def read(f, x, t, y): return from_latents(*f((x+delta/2).permute(0, 2, 3, 1)))
-        return Dequantized(FlowDensity(net, read), n_bits)
+        def read(f, x): return from_latents(*f((x+delta/2).permute(0, 2, 3, 1)))
+        return Dequantized(Bound(net, read), n_bits)
     def own(self, net, model, u):
         "jet_pytorch.util.bits_per_dim, with the draws that `Dequantized` makes"
-        seen,read = [],model.model.read
-        model.model.read = lambda f, x, t, y: (seen.append(x), read(f, x, t, y))[1]
-        ours = bpd(model, to_unit(u, n_bits))
-        model.model.read = read
-        z,logdet = net((seen[0]+delta/2).permute(0, 2, 3, 1))
+        ours,x = with_draws(model, u)
+        z,logdet = net((x+delta/2).permute(0, 2, 3, 1))
         own = importlib.import_module('jet_pytorch.util').bits_per_dim
         return ours,torch.stack([own(z[i:i+1], logdet[i:i+1], D)[0] for i in range(len(u))])
 
@@ -163,7 +173,7 @@ class nflows:
         net = importlib.import_module('nflows.flows.realnvp').SimpleRealNVP(**self.config)
         return net,train(net, lambda x: -net.log_prob(jitter(x).flatten(1)).mean()/D, self.steps)
     def wrap(self, net):
-        return Dequantized(FlowDensity(net, lambda f, x, t, y: f.log_prob(x.flatten(1))), n_bits)
+        return Dequantized(Bound(net, lambda f, x: f.log_prob(x.flatten(1))), n_bits)
     def own(self, net, model, u):
         "Flow.log_prob, and the cell, at t = 0.1: no draws"
         x = to_unit(u, n_bits)
@@ -193,18 +203,20 @@ class flow_matching:
             return (net(o.x_t, o.t)-o.dx_t).pow(2).mean()
         return net,train(net, loss, self.steps)
     def wrap(self, net):
-        return Dequantized(VelocityDensity(net, lambda f, x, t, y: -f(x, 1-t), n_steps=10), n_bits)
+        return Dequantized(velocity_density(Bound(net, lambda f, x, t: -f(x, 1-t)), n_steps=10), n_bits)
     def own(self, net, model, u):
-        "ODESolver.compute_likelihood with rk4, 10 steps and the exact divergence"
+        "ODESolver.compute_likelihood with the exact divergence; rk4, both with 80 steps"
         solver = importlib.import_module('flow_matching.solver').ODESolver(velocity_model=net)
         def log_p0(z): return from_latents(z, torch.zeros(len(z)))
         x = jitter(to_unit(u, n_bits))
-        own = solver.compute_likelihood(x.flatten(1), log_p0, step_size=.1, method='rk4', exact_divergence=True)[1]
-        return -model.model.log_prob(x)/(D*math.log(2)),-own/(D*math.log(2))
+        own = solver.compute_likelihood(x.flatten(1), log_p0, step_size=1/80, method='rk4', exact_divergence=True)[1]
+        model.model.steps = dict(n_steps=80)
+        ours,model.model.steps = model.model.log_prob(x),dict(n_steps=10)
+        return -ours/(D*math.log(2)),-own/(D*math.log(2))
     def more(self, net, model, u):
         "The same velocity as a score on a VP SDE"
         x = jitter(to_unit(u, n_bits))
-        o = ODEDensity(ScoreOnSDE(net, VPSDE(), 'velocity', rectified, read=lambda f, x, t, y: -f(x, 1-t)), VPSDE(), n_steps=10, t_min=1e-5)
+        o = ODEDensity(ScoreOnSDE(Bound(net, lambda f, x, t: -f(x, 1-t)), VPSDE(), 'velocity', rectified), VPSDE(), n_steps=10, t_min=1e-5)
         gap = (o.log_prob(x) - model.model.log_prob(x))/(D*math.log(2))
         return dict(vp_minus_velocity_bpd=dict(mean=gap.mean().item(), worst=gap.abs().max().item()))
 
@@ -219,7 +231,7 @@ class azula:
         net = lib.KarrasDenoiser(Net(), Ours())
         return net,train(net, lambda x: net.loss(jitter(x), 1e-3 + .999*torch.rand(len(x))**2).mean(), self.steps)
     def wrap(self, net):
-        score = ScoreOnSDE(net, self.sde, 'data', read=lambda f, x, t, y: f(x, t).mean)
+        score = ScoreOnSDE(Bound(net, lambda f, x, t: f(x, t).mean), self.sde, 'data')
         return Dequantized(ODEDensity(score, self.sde, t_min=1e-3, n_steps=10), n_bits)
     own = None
     def more(self, net, model, u):
@@ -256,7 +268,7 @@ class diffusers:
         return net,train(net, loss, self.steps)
     def wrap(self, net):
         kernel = partial(ddpm, alphas_cumprod=self.schedule.alphas_cumprod)
-        score = ScoreOnSDE(net, self.sde, 'noise', kernel, read=lambda f, x, t, y: f(x, t).sample)
+        score = ScoreOnSDE(Bound(net, lambda f, x, t: f(x, t).sample), self.sde, 'noise', kernel)
         return Dequantized(ODEDensity(score, self.sde, t_min=1e-3, n_steps=8, trace='hutchinson'), n_bits)
 
 class pixelcnn:
@@ -269,10 +281,8 @@ class pixelcnn:
         net = self.lib.PixelCNN(**self.config)
         return net,train(net, lambda x: self.lib.discretized_mix_logistic_loss_1d(x, net(x, sample=True))/(len(x)*D*math.log(2)), self.steps)
     def wrap(self, net):
-        class Params(nn.Module): # `sample` adds the padding anew; else it keeps that of the first batch
-            def __init__(self): super().__init__(); self.net = net
-            def forward(self, x): return self.net(x, sample=True)
-        return LossDensity(Params(), self.lib.discretized_mix_logistic_loss_1d, n_bits)
+        params = Bound(net, lambda f, x: f(x, sample=True)) # adds the padding anew; else it keeps that of the first batch
+        return LossDensity(params, self.lib.discretized_mix_logistic_loss_1d, n_bits)
     def own(self, net, model, u):
         "discretized_mix_logistic_loss_1d of each image"
         x = to_unit(u, n_bits)
@@ -281,7 +291,7 @@ class pixelcnn:
         "The same network on 4-bit digits: the loss has 256 levels built in"
         digit = LossDensity(model.net, model.loss, 4)
         o = certify(digit, shape, x=to_unit(digits('test')[0][:50], 4), only=['answers','mass','causality'])
-        return dict(on_4_bits=dict(failures=failures(o), checks=o.to_dict('records')))
+        return dict(on_4_bits=dict(failures=failures(o), checks=rows(o)))
 
 def rows(table): return json.loads(table.to_json(orient='records'))
 
@@ -307,7 +317,7 @@ def main(
         command=shlex.join(['python', 'tools/families.py', *({str(out):'OUT', peer:f'{kind}=PATH'}.get(a, a) for a in sys.argv[1:])]),
         device='CPU, one thread', seed=seed, config=o.config, training=training, parameters=sum(p.numel() for p in net.parameters()),
         data=dict(train="photo_patches(8, 6000, 'train')[:,1:2]", test=f"photo_patches(8, {n}, 'valid')[:,1:2]", n_bits=n_bits),
-        kind=getattr(model, 'kind', None), details=getattr(model, 'details', {}), user_lines=inspect.getsource(o.wrap).strip().count('\n'))
+        kind=getattr(model, 'kind', None), details=getattr(model, 'details', {}), wrap=inspect.cleandoc('\n'+inspect.getsource(o.wrap)))
     if o.own:
         with torch.no_grad(): a,b = o.own(net, model, u[:32])
         result['own'] = dict(what=o.own.__doc__, images=32, ours=a.mean().item(), theirs=b.mean().item(), largest_gap=(a-b).abs().max().item())
@@ -319,6 +329,6 @@ def main(
     if hasattr(o, 'more'): result['more'] = dict(what=o.more.__doc__) | o.more(net, model, u[:32])
     out.mkdir(parents=True, exist_ok=True)
     (out/f'{kind}.json').write_text(json.dumps(result, indent=1, ensure_ascii=False)+'\n', encoding='utf-8')
-    print(json.dumps({k:result.get(k) for k in ('family','training','own','user_lines')}), result['certify']['verdict'], *result['certify']['failures'], sep='\n')
+    print(json.dumps({k:result.get(k) for k in ('family','training','own')}), result['certify']['verdict'], *result['certify']['failures'], sep='\n')
     for r in result['sanity']['rows']: print(r['pi'], round(r['bpd'], 4), round(r['stderr'], 4))
     print(result.get('more'))

@@ -139,12 +139,12 @@ class _Pixels:
         a,b = (o.permute(0, 2, 3, 1).flatten(0, 2)[:,None,:,None,None] for o in (x, self.params))
         return -torch.vmap(self.loss)(a, b).view(len(x), *x.shape[2:])
 
-# %% ../../nbs/instruments/01_adapters.ipynb #f5963930
+# %% ../../nbs/instruments/01_adapters.ipynb #2d27337c
 class LossDensity(nn.Module):
     "Log mass of levels of an autoregressive network whose loss sums nats over pixels"
     kind = 'exact'
     def __init__(self,
-        net, # images to parameters of each pixel, (n,k,h,w)
+        net, # images to parameters, (n,k,h,w)
         loss, # function of images and parameters
         n_bits:int # for which `loss` was written
     ): super().__init__(); self.net,self.loss,self.n_bits = net,loss,n_bits
@@ -275,20 +275,20 @@ def log_prob(self:ODEDensity, x:Tensor, t:float|Tensor=0., y:Tensor|None=None)->
     self.nfe = o.nfe
     return o.log_prob
 
-# %% ../../nbs/instruments/01_adapters.ipynb #2464398c
+# %% ../../nbs/instruments/01_adapters.ipynb #8358646e
 class Velocity(SDE):
-    "In place of an SDE: its probability-flow ODE is dx/dt = -score, up to a standard normal at t = 1"
+    "An SDE whose probability-flow ODE is dx/dt = -score"
     def drift_coef(self, t): return 0*t
     def diffusion(self, t): return 0*t + math.sqrt(2)
     def std(self, t): return 0*t + 1
 
-def velocity_density(v, **kwargs)->ODEDensity: # function or module of x, t (and y); as of `ODEDensity`
+def velocity_density(v, **kwargs)->ODEDensity: # of x, t (and y); as of `ODEDensity`
     "Log likelihood of the flow dx/dt = `v` from data at t = 0 to a standard normal at t = 1"
     return ODEDensity(Bound(v, lambda v, *args: -v(*args)), Velocity(), t_min=0., **kwargs)
 
-# %% ../../nbs/instruments/01_adapters.ipynb #37157a7a
+# %% ../../nbs/instruments/01_adapters.ipynb #bb59157c
 def edm(r):
-    "Time τ and scale a of x0 + τz, the process of EDM and iTARFlow, where the noise is `r` times the signal"
+    "Time τ and scale a of x0 + τz, as in EDM and iTARFlow, where noise is `r` times signal"
     return r,torch.ones_like(r)
 
 def rectified(r):
@@ -321,22 +321,22 @@ class _OnSDE(nn.Module):
         tau,a = self.kernel(s/m) if self.kernel else (t, m)
         return expand_to(m, x),expand_to(s, x),tau,expand_to(a, x)
 
-# %% ../../nbs/instruments/01_adapters.ipynb #6e9c10af
+# %% ../../nbs/instruments/01_adapters.ipynb #88cec867
 class DensityOnSDE(_OnSDE):
-    "A density for the noise of another process, at the times of `sde`"
+    "A density of another noise process, at the times of `sde`"
     density_in_x = True
-    def __init__(self, model, sde:str|SDE, kernel=edm, least:float=0.): super().__init__(as_density(model), sde, kernel, least)
+    def __init__(self, model, sde, kernel=edm, least=0.): super().__init__(as_density(model), sde, kernel, least)
     @property
     def details(self): return dict(at_t_0=f'log p at noise {self.least:g}')
     def log_prob(self, x, t=0., y=None):
         m,_,tau,a = self._place(x, t)
         return self.model.log_prob(a/m*x, tau, y) + x[0].numel()*(a/m).log().view(-1)
 
-# %% ../../nbs/instruments/01_adapters.ipynb #8cf733fd
+# %% ../../nbs/instruments/01_adapters.ipynb #9022692e
 _predicts = dict(noise=lambda a, b: (0,1), data=lambda a, b: (1,0), velocity=lambda a, b: (-1,1), v=lambda a, b: (-b,a))
 
 class ScoreOnSDE(_OnSDE):
-    "The score at the times of `sde` of a network for the noise of another process"
+    "The score, at the times of `sde`, of a network of another noise process"
     def __init__(self,
         net, sde:str|SDE, # function or module of x', τ (and y)
         predicts:str='noise', # or 'data', 'velocity', 'v'
