@@ -19,7 +19,8 @@ from ncml.data.loaders import digits, photo_patches
 from ncml.instruments.adapters import Bound, Dequantized, DensityOnSDE, LossDensity, ODEDensity, ScoreOnSDE, ddpm, edm, from_latents, rectified, velocity_density
 from ncml.instruments.certify import certify, failures, verdict
 from ncml.instruments.exact import GaussianMixture
-from ncml.loss import bpd, score
+from ncml.loss import NoiseDist, bpd, ncml_loss, score
+from ncml.ncpn import NCPN
 from ncml.sanity import sanity_test
 from ncml.sde import VESDE, VPSDE, expand_to, level_width, to_unit
 
@@ -259,7 +260,9 @@ class diffusers:
     config = dict(sample_size=8, in_channels=1, out_channels=1, block_out_channels=(32,64), layers_per_block=1, norm_num_groups=8,
                   down_block_types=('DownBlock2D','DownBlock2D'), up_block_types=('UpBlock2D','UpBlock2D'))
     steps,ts,sde,own = 1000,[.05],VPSDE(),None
+    changes = ["PyTorch's fused attention, which has no second derivative, is switched off"]
     def build(self):
+        torch.backends.cuda.enable_flash_sdp(False) # on the CPU too
         lib = importlib.import_module('diffusers')
         net,self.schedule = lib.UNet2DModel(**self.config),lib.DDPMScheduler(num_train_timesteps=1000)
         def loss(x):
@@ -292,6 +295,21 @@ class pixelcnn:
         digit = LossDensity(model.net, model.loss, 4)
         o = certify(digit, shape, x=to_unit(digits('test')[0][:50], 4), only=['answers','mass','causality'])
         return dict(on_4_bits=dict(failures=failures(o), checks=rows(o)))
+
+class ncpn_ml: # a control: our own network of the same kind, with about the same time
+    name,url,p_clean,steps,own = 'NCPN by ML (ours)','',1.,600,None
+    config = dict(n_filters=24, n_blocks=1, n_mix=5, n_heads=0)
+    def build(self):
+        sde = VPSDE()
+        t_max = sde.t_at_levels(10, n_bits)
+        net,dist = NCPN(1, n_bits, t_max=t_max, **self.config),NoiseDist(sde, t_max, self.p_clean)
+        return net,train(net, lambda x: ncml_loss(net, sde, x, noise_dist=dist), self.steps)
+    def wrap(self, net):
+        return net
+
+class ncpn_ncml(ncpn_ml):
+    name,p_clean = 'NCPN by NCML (ours)',.1
+    ts = [VPSDE().t_at_levels(10, n_bits)]
 
 def rows(table): return json.loads(table.to_json(orient='records'))
 
@@ -328,7 +346,7 @@ def main(
     result['sanity'] = dict(details=getattr(model, 'details', {}), rows=rows(sanity_test(model, u, n_bits, bs=100)), seconds=round(time.time()-start, 1))
     if hasattr(o, 'more'): result['more'] = dict(what=o.more.__doc__) | o.more(net, model, u[:32])
     out.mkdir(parents=True, exist_ok=True)
-    (out/f'{kind}.json').write_text(json.dumps(result, indent=1, ensure_ascii=False)+'\n', encoding='utf-8')
+    (out/f'{kind}.json').write_text(json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False)+'\n', encoding='utf-8')
     print(json.dumps({k:result.get(k) for k in ('family','training','own')}), result['certify']['verdict'], *result['certify']['failures'], sep='\n')
     for r in result['sanity']['rows']: print(r['pi'], round(r['bpd'], 4), round(r['stderr'], 4))
     print(result.get('more'))
