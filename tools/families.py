@@ -31,18 +31,17 @@ skipped = ['integral','sampler','bf16','fp16'] # by the certifier: 64 dimensions
 
 def photos(split, n): return photo_patches(8, n, split)[:,1:2] # the green channel
 def jitter(x): return x + delta*(torch.rand_like(x)-.5)
-def nets(net): return net.parameters()
 
 def train(net, loss, steps, lr=2e-3, bs=64):
     "Adam with one cycle; seconds, and the mean loss of the first and the last tenth"
-    x,opt = to_unit(photos('train', 6000), n_bits),torch.optim.Adam(nets(net), lr)
+    x,opt = to_unit(photos('train', 6000), n_bits),torch.optim.Adam(net.parameters(), lr)
     schedule,start,losses = torch.optim.lr_scheduler.OneCycleLR(opt, lr, steps),time.time(),[]
     net.train()
     for _ in range(steps):
         opt.zero_grad()
         o = loss(x[torch.randint(len(x), (bs,))])
         o.backward()
-        nn.utils.clip_grad_norm_(nets(net), 1.)
+        nn.utils.clip_grad_norm_(net.parameters(), 1.)
         opt.step()
         schedule.step()
         losses.append(o.item())
