@@ -29,7 +29,7 @@ def seconds(f):
 def summary(lp, x): # (seeds,n), nats
     "Mean bits per dimension, standard error over images, and error of the mean by the noise of the seeds"
     b = torch.stack([bits_per_dim(o.double(), x) for o in lp])
-    noise = b.mean(1).std().item()/len(b)**.5 if len(b)>1 else 0.
+    noise = (b.var(0).mean().item()/b.numel())**.5 if len(b)>1 else 0. # independent for each image
     return dict(bpd=b.mean().item(), stderr=b.mean(0).std().item()/b.shape[1]**.5, noise=noise, n=b.shape[1])
 
 def likelihoods(model, x, n_times, n_ode, seeds, keep):

@@ -225,7 +225,7 @@ def ncml_fid(
     n:int=None, # images of each set (default: as many as there are test images)
     features:str=None, # .safetensors of an earlier network, or Inception's .pth (default: trains one)
     feature_steps:int=600, # of its training
-    t:T=None, levels:Levels=None, steps:Steps=10, solver:Solver='heun', grid:Grid='quadratic',
+    t:T=None, levels:Levels=None, steps:Steps=None, solver:Solver='heun', grid:Grid='quadratic',
     data:Data=None, size:Size=None, bits:Bits=None, channels:Channels=None, root:Root=None, download:Download=False,
     device:Device=None, seed:Seed=0, bs:Bs=64,
     out:str=None # JSON file to write, a picture and a trained network beside it (default: RUN/fid.json)

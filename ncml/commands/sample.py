@@ -41,7 +41,7 @@ def ncml_sample(
     n:int=16, # images
     t:T=None, levels:Levels=None,
     y:str=None, # classes by name or number, commas between, or 'all' (default: none)
-    steps:Steps=10, solver:Solver='heun', grid:Grid='quadratic',
+    steps:Steps=None, solver:Solver='heun', grid:Grid='quadratic',
     temperature:float=1., # of the draws; less than 1 for likelier images
     guidance:float=1., # scale of the class in the refinement; more than 1 exaggerates it
     device:Device=None, seed:Seed=0, bs:Bs=64,

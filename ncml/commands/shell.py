@@ -150,7 +150,7 @@ Targets = option(str,
 RunFolder = option(str, 'run folder')
 T = option(float, "time of the draws (default: the run's largest)")
 Levels = option(float, 'or their noise in levels of the data (default: that of --t)')
-Steps = option(int, 'steps of the solver; 0 for the last denoising step alone')
+Steps = option(int, 'steps of the solver; 0 for the last denoising step alone (default: 10, from the prior 50)')
 Solver = option(str, "ODE: 'heun', 'dpm', 'adaptive'; SDE: 'em', 'reverse_diffusion', 'pc', 'langevin'")
 Grid = option(str, "times evenly spaced in 't', 'quadratic', 'std' or 'log_std'")
 Kind = option(str, "'exact', 'bound' or 'estimate', for models that do not state it (default: not stated)")
@@ -277,6 +277,7 @@ def in_a_line(name:str, o)->str: # a `Run`, or a density
 def load_models(targets:dict, device='cpu', kind=None, load=load_model, flow=None)->dict: # `{name: Run or density}`
     "Load and describe models; `kind` is for those that state none, `flow` for score networks"
     own = changes('flow', flow, dict(likelihood=('bound','ode'), n_times=int, n_probes=int, rtol=float))
+    at_least(n_times=(own.get('n_times'), 1), n_probes=(own.get('n_probes'), 0), rtol=(own.get('rtol'), 1e-12))
     if 'rtol' in own: own['steps'] = dict.fromkeys(('rtol','atol'), own.pop('rtol'))
     if kind: choice('kind', kind, ('exact','bound','estimate'))
     found = {k:load(o, device) for k,o in targets.items()}
@@ -291,8 +292,8 @@ def load_models(targets:dict, device='cpu', kind=None, load=load_model, flow=Non
 def run_time(run, t:float|None=None, levels:float|None=None)->float:
     "`t`, or the time of noise in `levels`, which the `Run` must have been trained for; default its largest"
     noise,given = run.config['noise'],[o for o in (t, levels) if o is not None]
-    largest = noise['t_max'] if noise['p_clean']<1 else 0.
-    if not given: return largest
+    largest = 0. if noise['p_clean']==1 and noise['t_max']<run.sde.t_end else noise['t_max']
+    if not given: return 0. if noise['p_clean']==1 else largest
     if levels is not None: t = run.sde.t_at_levels(levels, run.model.n_bits) if levels else 0.
     if len(given)==1 and 0<=t<=largest*(1+1e-6): return min(t, largest)
     raise ValueError(f"t, levels: need one time from 0 to {largest:g}, the largest of {run.path}, got {given}")
@@ -301,12 +302,19 @@ def run_time(run, t:float|None=None, levels:float|None=None)->float:
 def draw(run, n, t, y, steps, solver, grid, seed, bs, temperature=1., guidance=1.): # y: (n,) classes, or None
     "`Samples` of a `Run`"
     from functools import partial
+    from types import MethodType
     from ncml.instruments.guidance import Guided
     from ncml.sampling import get_sampler, sample_ncml
     if guidance!=1 and y is None: raise ValueError(f"y: need a class for guidance={guidance:g}, got none")
     model = run.model if guidance==1 else Guided(run.model, guidance)
     shape,sampler = (n,*run.config['data']['shape']),get_sampler(run.model)
+    scores = 'n_times' in vars(run.model) # a score network: the steps are those from the prior
+    steps = (50 if scores else 10) if steps is None else steps
+    if temperature!=1 and scores: raise ValueError(f"temperature: need 1 for a score network, got {temperature:g}")
     if temperature!=1: sampler = partial(sampler, temperature=temperature)
+    if scores:
+        sampler = MethodType(type(run.model).sampler, model)
+        sampler = partial(sampler, n_steps=steps, solver=solver, grid=grid)
     return sample_ncml(model, run.sde, shape, t, y, steps, solver, grid, sampler, seed, bs, progress(), details=True)
 
 # %% ../../nbs/commands/00_shell.ipynb #ed4581b5

@@ -16,8 +16,9 @@ from torch.distributions import Normal
 from fastcore.basics import patch
 from ..instruments.adapters import ode_log_prob
 from ..learner import NCMLLearner, ncml_learner
-from ..loss import from_batch
+from ..loss import check_classes, from_batch
 from .networks import MLP, score_net
+from ..ncpn import full_precision
 from ..sampling import CountNFE, refine, walk
 from ..sde import SDE, as_time, content_generators, draw_noise, draw_uniform, expand_to, get_sde, level_width, pick, readable, time_grid
 
@@ -93,18 +94,19 @@ class Variational(Uniform):
         for o in self.flow.transform.transforms:
             for p in getattr(o, 'hyper', [nn.Identity()])[-1].parameters(): p.data.mul_(.01)
     def forward(self, x, z):
-        h,w = x.shape[2:]
-        pad = 0,w%2,0,h%2
-        def patches(o): return F.pixel_unshuffle(F.pad(o, pad), 2).permute(0, 2, 3, 1)
-        e = patches(normal.icdf(z.clamp(1e-6, 1-1e-6)))
-        context = self.context(F.pad(x, pad)).permute(0, 2, 3, 1)
-        v,ladj = self.flow(context).transform.inv.call_and_ladj(e)
-        log_q = normal.log_prob(e).sum(-1) - ladj - normal.log_prob(v).sum(-1)
-        u = F.pixel_shuffle(normal.cdf(v).permute(0, 3, 1, 2), 2)[...,:h,:w]
+        h,w = (o//2 for o in x.shape[2:]) # an odd last row or column stays uniform
+        if not h*w: return super().forward(x, z)
+        inner,u = (...,slice(2*h),slice(2*w)),z.clone()
+        with full_precision(x):
+            e = F.pixel_unshuffle(normal.icdf(z[inner].clamp(1e-6, 1-1e-6)), 2).permute(0, 2, 3, 1)
+            context = self.context(F.pad(x, (0, x.shape[3]%2, 0, x.shape[2]%2)))[...,:h,:w].permute(0, 2, 3, 1)
+            v,ladj = self.flow(context).transform.inv.call_and_ladj(e)
+            log_q = normal.log_prob(e).sum(-1) - ladj - normal.log_prob(v).sum(-1)
+            u[inner] = F.pixel_shuffle(normal.cdf(v).permute(0, 3, 1, 2), 2)
         return super().forward(x, u)[0],log_q.flatten(1).sum(1) - x[0].numel()*math.log(self.delta)
 
 # %% ../../nbs/models/02_scoreflow.ipynb #d339c5a7
-normal = Normal(0., 1.)
+normal = Normal(0., 1., validate_args=False) # which would wait for a GPU
 dequantizers = dict(uniform=Uniform, truncated_normal=TruncatedNormal, variational=Variational)
 
 # %% ../../nbs/models/02_scoreflow.ipynb #d250099d
@@ -131,6 +133,11 @@ class ScoreFlow(nn.Module):
         self.t_max,self.weighting,self.importance,self.n_times = self.sde.t_end,weighting,importance,n_times
         self.seed,self.likelihood,self.n_probes,self.steps = seed,likelihood,n_probes,steps
         self.density_in_x = n_bits is None
+        pick(dict(bound=0, ode=0), 'likelihood', likelihood)
+        pick(dict(likelihood=0, heuristic=0), 'weighting', weighting)
+        if n_times<1 or n_probes<0 or not data_std>0:
+            got = f"{n_times}, {n_probes} and {data_std}"
+            raise ValueError(f"n_times, n_probes, data_std: need at least 1, at least 0, and above 0, got {got}")
         self.r_min = r_min or (min(1e-3, level_width(n_bits)/7) if n_bits else 1e-3)
         signal = data_std/ratio(self.sde, torch.tensor(self.t_max)).item()
         if signal>.3: raise ValueError(f"sde: need noise above the data at its end, got data/noise = {signal:.2g}")
@@ -153,7 +160,7 @@ class ScoreFlow(nn.Module):
 @patch
 def score(self:ScoreFlow, x:Tensor, t:float|Tensor, y:Tensor|None=None)->Tensor: # like `x`
     "∇log p_t(x) by the network"
-    t = as_time(t, x).double().clamp(min=self.t_min)
+    t = as_time(t, x, self.t_max).double().clamp(min=self.t_min)
     m,s = (expand_to(f(t), x) for f in (self.sde.mean_coef, self.sde.std))
     v = m**2*self.data_std**2 + s**2
     f = self.net(x/v.sqrt().to(x), t.to(x), y)
@@ -162,11 +169,14 @@ def score(self:ScoreFlow, x:Tensor, t:float|Tensor, y:Tensor|None=None)->Tensor:
 # %% ../../nbs/models/02_scoreflow.ipynb #14be8ba2
 @patch
 def errors(self:ScoreFlow, x, t0, y, v, z, importance=True): # (n,…), (n,), …, (n,) in [0,1), like x -> (n,), (n,)
-    "Squared error of the predicted noise, and its weight"
+    "Squared error of the predicted noise, in evaluation less that of Gaussian data plus its mean, and its weight"
     t,a,b,w = draw_times(self.sde, t0.double(), v.double(), self.r_min, importance)
-    a,b = (expand_to(o, x).to(x) for o in (a, b))
-    e = b*self.score(a*x + b*z, t.to(x), y) + z
-    return e.pow(2).flatten(1).sum(1),w.to(x)
+    c = b/((self.sde.mean_coef(t)*self.data_std)**2 + self.sde.std(t)**2)
+    a,b,c = (expand_to(o, x).to(x) for o in (a, b, c))
+    xt = a*x + b*z
+    e = (b*self.score(xt, t.to(x), y) + z).pow(2)
+    if not self.training: e = e - (z - c*xt)**2 + (1-b*c)**2 + (a*c*x)**2
+    return e.flatten(1).sum(1),w.to(x)
 
 # %% ../../nbs/models/02_scoreflow.ipynb #439ce660
 @patch
@@ -208,7 +218,8 @@ def ode(self:ScoreFlow, x:Tensor, t0:Tensor, y, gens=None)->Tensor: # (n,), nats
 @patch
 def log_prob(self:ScoreFlow, x:Tensor, t:float|Tensor=0., y:Tensor|None=None)->Tensor: # (n,), nats
     "Lower bound of the log mass of levels at t = 0, of log density times cell at t > 0; or an estimate by the ODE"
-    t = as_time(t, x)
+    t = as_time(t, x, self.t_max)
+    if y is not None: check_classes(y, self.n_classes+1)
     if x.requires_grad and torch.is_grad_enabled() and not self.training: # its gradient is the network's score
         slope = ((x-x.detach())*self.score(x.detach(), t, y)).flatten(1).sum(1)
         if self.score_only: return slope
@@ -233,17 +244,18 @@ def log_prob(self:ScoreFlow, x:Tensor, t:float|Tensor=0., y:Tensor|None=None)->T
 @patch
 @torch.no_grad()
 def sampler(self:ScoreFlow, shape:tuple, t:float=0., y=None, generators=None, bs:int=64, progress:bool=False,
-    n_steps:int=50, solver='heun')->Tensor: # (n,…)
+    n_steps:int=50, solver='heun', grid:str='quadratic')->Tensor: # (n,…)
     "Draw from p_t: from the prior, and down the reverse process to `t`; `nfe` is then the evaluations for each image"
     stop,like = t or t_from_ratio(self.sde, torch.tensor(self.r_min*10)).item(),next(self.parameters(), torch.zeros(()))
-    ts,std,done = time_grid(self.sde.t_end, n_steps, stop),self.sde.kernel(self.sde.t_end)[1],[]
-    counted = CountNFE(self)
+    ts = time_grid(self.sde.t_end, n_steps, stop, grid, self.sde) if stop<self.t_max else None
+    std,done,counted = self.sde.kernel(self.t_max)[1],[],CountNFE(self)
     for i in range(0, shape[0], bs):
         n = min(bs, shape[0]-i)
         gens = generators[i:i+n] if isinstance(generators, list) else generators
         x = std*draw_noise(like.new_empty(n, *shape[1:]), gens)
         label = y[i:i+n] if torch.is_tensor(y) and y.ndim else y
-        done.append((walk if t else refine)(counted, self.sde, x, ts, label, solver, gens, progress))
+        down = walk if t else refine
+        done.append(x if ts is None else down(counted, self.sde, x, ts, label, solver, gens, progress))
     self.nfe = counted.nfe//len(done)
     return torch.cat(done)
 
@@ -274,6 +286,6 @@ def scoreflow_learner(dls, sde:str|SDE='vp', class_cond:bool=False, net=None, de
     "A fastai `Learner` that trains a `ScoreFlow` on the images or vectors of `dls`"
     d,sde = dls.train_ds,get_sde(sde)
     x = from_batch(dls.one_batch()[0], d.n_bits)
-    own = dict(weighting=weighting, importance=bool(importance), n_times=n_times, data_std=round(x.std().item(), 3))
+    own = dict(weighting=weighting, importance=bool(importance), n_times=n_times, data_std=float(f'{x.std():.3g}'))
     model = scoreflow(x.shape[1:], d.n_bits, sde.config(), len(d.classes or ())*class_cond, net, dequantizer, **own)
     return ncml_learner(dls, model, sde, t_max=sde.t_end, p_clean=1., class_cond=class_cond, **kwargs)
