@@ -505,5 +505,6 @@ def sample_ncml(
         levels = refine_batches(counted, sde, noisy, ts, y, solver, gens, bs, progress, after_step)
     if not details: return levels
     seconds = dict(draw=drawn-start, refine=time.perf_counter()-drawn)
-    own = getattr(getattr(getattr(sampler, 'func', sampler), '__self__', None), 'nfe', 0) # of a sampler that evaluates a score
+    owner = getattr(getattr(sampler, 'func', sampler), '__self__', None)
+    own = getattr(owner, 'nfe', 0) # of a sampler that evaluates a score
     return Samples(levels, noisy, counted.nfe//-(-shape[0]//bs) + own, seconds)

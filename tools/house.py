@@ -11,9 +11,9 @@ root = Path(__file__).resolve().parent.parent
 nbs = root/'nbs'
 # figure: limit (the aim for characters is 260,000 and for the median 500; checks of folders, files, faults and tensors added 70,000,
 # exact resume, several processes, Muon, sight and sharing 25,000, steps and draws that wait for no GPU 9,000,
-# score networks and ScoreFlow 22,000, their residual and evaluation 5,000, flows, vectors, tables and sound 11,000)
+# score networks and ScoreFlow 22,000, their residual and evaluation 8,000, adapters 4,500, flows, vectors, tables and sound 11,000)
 limits = {
-    'exported characters': 421_000, 'exported lines': 7_000, 'lines over 120 characters': 0,
+    'exported characters': 424_000, 'exported lines': 7_060, 'lines over 120 characters': 0,
     'characters a cell, median': 570, 'characters a cell, 90%': 1_300, 'characters a cell, longest': 4_500,
     'raise …Error': 130, 'core notebooks': 9, 'core cells': 475, 'core words': 12_000,
     'private names imported': 0, 'doors from the core to an appendix': 6, 'imports mixed with code': 0, 'words to avoid': 0}
