@@ -50,13 +50,17 @@ def likelihoods(model, x, n_times, n_ode, seeds, keep):
         model.likelihood,model.steps = 'bound',{}
     return out
 
-def samples(run, net, u, train, seed, n_steps):
+def samples(run, net, u, train, o):
+    "Distance and its companions, means over `seeds` sets of draws"
     sampler,t = get_sampler(run.model),run.config['noise']['t_max']
-    if hasattr(run.model, 'n_times'): t,sampler = 0.,lambda *a, **k: run.model.sampler(*a, n_steps=n_steps, **k)
+    if hasattr(run.model, 'n_times'): t,sampler = 0.,lambda *a, **k: run.model.sampler(*a, n_steps=o['n_steps'], **k)
     elif run.config['noise']['p_clean']==1: t = 0. # plain maximum likelihood
-    draws,s = seconds(lambda: sample_ncml(run.model, run.sde, (len(u),*u.shape[1:]), t, None, 10, sampler=sampler, seed=seed, bs=100))
-    q = sample_quality(net, draws, train, u, len(u), 20, seed)
-    return {k:q[k] for k in ('distance','stderr','floor','floor_stderr','kid','precision','recall','fingerprint','note')} | dict(seconds=s, t=t)
+    found = []
+    for seed in range(o['seed'], o['seed']+o['seeds']):
+        draws,s = seconds(lambda: sample_ncml(run.model, run.sde, (len(u),*u.shape[1:]), t, None, 10, sampler=sampler, seed=seed, bs=100)) # noqa: B023
+        found.append(sample_quality(net, draws, train, u, len(u), 20, 0) | dict(seconds=s))
+    q = {k:sum(f[k] for f in found)/len(found) for k in ('distance','stderr','kid','precision','recall','seconds')}
+    return q | {k:found[0][k] for k in ('floor','floor_stderr','fingerprint','note')} | dict(distances=[f['distance'] for f in found], t=t)
 
 def robustness(model, u, n_bits, n_times):
     if hasattr(model, 'n_times'): model.n_times = n_times
@@ -103,7 +107,7 @@ def measure(folder, o):
     print(folder.name, {k:{i:round(j, 4) for i,j in v.items() if i!='values'} for k,v in out['likelihood'].items()}, flush=True)
     if o['draws']:
         dls = get_dls(c['data']['source'], seed=c['data']['seed'], root=c['data']['root'], device='cpu')
-        out['samples'] = samples(run, features(folder.parent, run, dls), u, dls.train_ds.u, o['seed'], o['n_steps'])
+        out['samples'] = samples(run, features(folder.parent, run, dls), u, dls.train_ds.u, o)
     if o['all']: out |= dict(sanity=robustness(run.model, u, n_bits, o['n_few']), ood=detection(run.model, u, n_bits, o['n_few']))
     return out | made_with()
 
@@ -114,13 +118,13 @@ def main(
     n:int=297, # most test images
     n_times:int=64, # of a bound
     n_few:int=32, # of a bound in the sanity test and the detection
-    seeds:int=2, # of the noise of a bound
+    seeds:int=2, # of the noise of a bound, and of draws
     n_ode:int=64, # images for the ODE
     n_steps:int=50, # of Heun's method from the prior
     draws:int=1, # Fréchet distance? 0 for none
     all:int=1, # sanity test and out-of-distribution detection? 0 for none
     keep:int=0, # the bounds of all images? 0 for none
-    seed:int=0, # of the draws
+    seed:int=0, # the first of the draws
     start:str='' # folder of a finished NCPN job: measure its draws, refined by both scores, instead
 ):
     "Measure runs; what is there is not measured again"

@@ -108,6 +108,8 @@ def ncml_complete(
     targets = {str(run): run}
     with new_result(out, targets, f'completed-{seed}.png', kinds=('.npz',)) as ((file,),(path,)):
         r, = load_models(targets, get_device(device), load=open_run).values()
+        if not hasattr(r.model, 'dist'):
+            raise ValueError(f"run: need a model with a distribution for each pixel, got a {type(r.model).__name__}")
         t = run_time(r, 0. if t is None and levels is None and not box else t, levels)
         images = test_images(dict(run=r), data, n, None, size, channels, root, download)
         known = known_pixels(rows, box, *images.u.shape[2:])

@@ -281,6 +281,8 @@ def load_models(targets:dict, device='cpu', kind=None, load=load_model, flow=Non
     if 'rtol' in own: own['steps'] = dict.fromkeys(('rtol','atol'), own.pop('rtol'))
     if kind: choice('kind', kind, ('exact','bound','estimate'))
     found = {k:load(o, device) for k,o in targets.items()}
+    if own and not any('n_times' in vars(density(o)) for o in found.values()):
+        raise ValueError(f"flow: need a score network among the models, got none in {list(found)}")
     for k,o in found.items():
         m = density(o)
         if kind and not getattr(m, 'kind', None): m.kind = kind

@@ -132,7 +132,7 @@ def last_lines(args:dict, path:Path)->list: # of str; options as given
     "How to read the table, what the run holds, and what to do next"
     other = 'ncml' if args['objective']=='ml' else 'ml'
     own = f"@{m}" if (m := args.get('model')) else ''
-    args = args | dict(run=run_path(args, other), objective=other)
+    args = args | dict(run=run_path(args, other), objective=other, flow=None)
     here = {k:os.path.relpath(v) for k,v in args.items() if k in ('data','run','root') and os.path.isabs(v)}
     return ["Lower bpd is better. π is the share of values changed by one level, which nobody sees. diff is what that",
         "costs: little for a model of the image, much for one of its last bits.",

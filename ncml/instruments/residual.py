@@ -10,6 +10,7 @@ __all__ = ['differentiable_score', 'trace_probes', 'dot', 'diffused', 'check_ins
 from typing import NamedTuple
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from ..loss import as_density, check_log_prob, evaluating
 from ..sde import SDE, as_time, content_generators, draw_uniform, get_sde
 
@@ -76,7 +77,7 @@ def residual(
     t = check_inside(as_time(t, x).double(), model, sde, step)
     if getattr(model, 'likelihood', None)=='bound':
         raise ValueError("model: need a density, got a bound; set likelihood='ode', or see score_residual")
-    with evaluating(model):
+    with evaluating(model), sdpa_kernel(SDPBackend.MATH): # fused attention has no second derivative
         with torch.no_grad(): left,error = slope(lambda o: model.log_prob(x, o, y), sde, t, step)
         with torch.enable_grad():
             right,_ = diffused(model, sde, x.detach().requires_grad_(), t, y, trace_probes(x, n_probes, seed))
@@ -93,7 +94,7 @@ def score_residual(model, sde:str|SDE, x:Tensor, t:float|Tensor, y:Tensor|None=N
     def one(seed):
         right,s = diffused(model, sde, x, t, y, trace_probes(x.detach(), n_probes, seed))
         return left - torch.autograd.grad(right.mean(0).sum(), x)[0]
-    with evaluating(model), torch.enable_grad():
+    with evaluating(model), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
         left,_ = slope(lambda o: differentiable_score(model, x, o, y).detach(), sde, t, step)
         a = one(seed)
         return dot(a, one(seed+1) if n_probes else a)*(sde.std(t)**2).to(x)/x[0].numel()

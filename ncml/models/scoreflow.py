@@ -19,7 +19,7 @@ from ..learner import NCMLLearner, ncml_learner
 from ..loss import check_classes, from_batch
 from .networks import MLP, score_net
 from ..ncpn import full_precision
-from ..sampling import CountNFE, refine, walk
+from ..sampling import CountNFE, as_classes, refine, walk
 from ..sde import SDE, as_time, content_generators, draw_noise, draw_uniform, expand_to, get_sde, level_width, pick, readable, time_grid
 
 # %% ../../nbs/models/02_scoreflow.ipynb #b7b3f40e
@@ -246,6 +246,7 @@ def log_prob(self:ScoreFlow, x:Tensor, t:float|Tensor=0., y:Tensor|None=None)->T
 def sampler(self:ScoreFlow, shape:tuple, t:float=0., y=None, generators=None, bs:int=64, progress:bool=False,
     n_steps:int=50, solver='heun', grid:str='quadratic')->Tensor: # (n,…)
     "Draw from p_t: from the prior, and down the reverse process to `t`; `nfe` is then the evaluations for each image"
+    y = None if y is None else as_classes(self, y, shape[0])
     stop,like = t or t_from_ratio(self.sde, torch.tensor(self.r_min*10)).item(),next(self.parameters(), torch.zeros(()))
     ts = time_grid(self.sde.t_end, n_steps, stop, grid, self.sde) if stop<self.t_max else None
     std,done,counted = self.sde.kernel(self.t_max)[1],[],CountNFE(self)
@@ -253,7 +254,7 @@ def sampler(self:ScoreFlow, shape:tuple, t:float=0., y=None, generators=None, bs
         n = min(bs, shape[0]-i)
         gens = generators[i:i+n] if isinstance(generators, list) else generators
         x = std*draw_noise(like.new_empty(n, *shape[1:]), gens)
-        label = y[i:i+n] if torch.is_tensor(y) and y.ndim else y
+        label = y if y is None else y[i:i+n].to(x.device)
         down = walk if t else refine
         done.append(x if ts is None else down(counted, self.sde, x, ts, label, solver, gens, progress))
     self.nfe = counted.nfe//len(done)
