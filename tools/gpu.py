@@ -55,7 +55,7 @@ def sheet(x): # (n,h,w,3) uint8 -> bytes
     a = np.zeros((k*k, h, w, 3), np.uint8)
     a[:n] = x
     b = io.BytesIO()
-    Image.fromarray(a.reshape(k, k, h, w, 3).swapaxes(1, 2).reshape(k*h, k*w, 3)).save(b, 'WEBP', lossless=True, quality=100, method=4)
+    Image.fromarray(a.reshape(k, k, h, w, 3).swapaxes(1, 2).reshape(k*h, k*w, 3)).save(b, 'WEBP', lossless=True, quality=100, method=6)
     return b.getvalue()
 
 def read_sheets(folder, name): # (n,size,size,3) uint8
@@ -120,14 +120,20 @@ def make_pack(pack, train, other, room, limit, work, queue, packages):
     if packages: fetch_wheels(pack/'wheels')
     names = [o['name'] for o in read_queue(queue) if record(work/o['name']).get('job')==[o['run'],'']]
     if names:
-        undone = [o for o in read_queue(queue) if not is_done(work/o['name'], o)]
-        box,needed = Outbox(work, pack/'back', names),{k for o in undone for k in (o['name'], *o.get('after', []))}
-        box.sent = {k:box.stamp(work/k) for k in names if k not in needed and not any((work/k).glob('*.bin'))} # their large files stay here
+        box = Outbox(work, pack/'back', names)
+        box.sent = {k:box.stamp(work/k) for k in names}
         box.renew()
     (pack/'run.sh').write_text(run_sh)
     data['train'] = write_sheets(pack/'data', 'train', x[:limit], room-.5-tree_megabytes()-megabytes(pack), 1000)
     (pack/'data'/'data.json').write_text(json.dumps(data)+'\n')
     n = sum(data['train']['sheets'])
+    undone = [o for o in read_queue(queue) if not is_done(work/o['name'], o)]
+    for k in dict.fromkeys(k for o in undone for k in (o['name'], *o.get('after', [])) if k in names): # their large files, if there is room
+        box.sent[k] = []
+        box.large(work/k)
+        if tree_megabytes()+megabytes(pack)<=room: continue
+        for p in (pack/'back').glob(f'{k}.tar.*'): p.unlink()
+        print(f"{k}: no room for its large files, which stay here")
     need = tree_megabytes()+megabytes(pack)
     if not n or same.exists() and n!=limit: raise SystemExit(f"room: need more than {need:.0f} MiB, for {limit or 'some'} images beside the rest, got {room:g}")
     work.mkdir(parents=True, exist_ok=True)

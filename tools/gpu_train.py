@@ -21,9 +21,11 @@ from ncml.commands.train import net_changes
 from ncml.data.loaders import image_dls
 from ncml.fast.layers import compile_cache
 from ncml.learner import BPDMetric, image_digest, load_run, made_with, ncml_learner
+from ncml.models.flows import flow
 from ncml.models.scoreflow import scoreflow_learner
 from ncml.ncpn import preset
 from ncml.sanity import plus_minus_one, sanity_test
+from ncml.sde import default_levels, get_sde
 from ncml.training.train import train_run
 from gpu import read_sheets
 from jobs import put
@@ -72,7 +74,8 @@ def main(
     data:Path, # of the pack
     run:Path, # run folder
     objective:str='ncml', sde:str='vp', levels:float=None, class_cond:store_true=False, seed:int=0, # as in `ncml_train`
-    net:str='n_filters=96,n_blocks=3', # changes to the preset 'papers' without attention; of 'scoreflow': a name in `score_presets`
+    model:str='ncpn', # or 'flow', `ncml.models.flows.flow`
+    net:str='n_filters=96,n_blocks=3', # changes to the preset 'papers' without attention; of 'scoreflow': a name in `score_presets`; of a flow: options of `PatchFlow`
     minutes:float=4, # of training, from the first batch on
     bs:int=128, lr:float=.02, dropout:float=0.,
     every:float=30, # seconds between two evaluations
@@ -84,19 +87,24 @@ def main(
     begin,device = time.monotonic(),'cuda' if torch.cuda.is_available() else 'cpu'
     torch.backends.cudnn.benchmark,torch.backends.cudnn.allow_tf32 = True,False
     compile = compile and device=='cuda'
-    if toy: net,bs,minutes,every = 'n_filters=8,n_blocks=1,n_mix=2,n_scales=1',16,.05,1.
+    small = dict(ncpn='n_filters=8,n_blocks=1,n_mix=2,n_scales=1', flow='n_filters=16,n_blocks=2,n_layers=1,n_heads=2')[model]
+    if toy: net,bs,minutes,every = small,16,.05,1.
     set_seed(seed)
     u,test = (images(data, k, toy) for k in ('train','test'))
     with np.load(data/'labels.npz') as f: y,y_test = (torch.from_numpy(f[k][:len(o)]).long() for k,o in (('y_train',u), ('y_test',test)))
     n = (len(u)-min(500, len(u)//4))//bs*bs # whole batches alone: one shape for the compiler
     sets = (u[:n],y[:n]),(u[n:][:500],y[n:][:500]),(test,y_test)
     dls = image_dls(*(o if class_cond or not i%2 else None for s in sets for i,o in enumerate(s)), bs=bs, device=device, seed=seed)
-    arch = preset('papers', **dict(n_heads=0, d_emb=None, dropout=dropout) | ({} if objective=='scoreflow' else net_changes(net)))
+    if model=='flow':
+        options = {k:int(v) for k,v in (o.split('=') for o in net.split(','))}
+        own = flow(tuple(u.shape[1:]), 8, get_sde(sde).t_at_levels(levels or default_levels(8), 8), 10*class_cond, options)
+        choice = dict(model=own.to(device))
+    else: choice = dict(arch=preset('papers', **dict(n_heads=0, d_emb=None, dropout=dropout) | ({} if objective=='scoreflow' else net_changes(net))), compile=compile)
     if objective=='scoreflow':
         net = dict(n_filters=16, multipliers=(1,2), n_blocks=1) if toy else net
         learn = scoreflow_learner(dls, sde, class_cond, net, n_times=4, lr=lr, bf16=device=='cuda', metrics=[BPDMetric(raw=True)])
-    else: learn = ncml_learner(dls, arch=arch, sde=sde, levels=levels, p_clean=1. if objective=='ml' else .1, class_cond=class_cond, lr=lr,
-        bf16=device=='cuda', compile=compile, metrics=[BPDMetric(raw=True)])
+    else: learn = ncml_learner(dls, sde=sde, levels=levels, p_clean=1. if objective=='ml' else .1, class_cond=class_cond, lr=lr,
+        bf16=device=='cuda', metrics=[BPDMetric(raw=True)], **choice)
     learn.add_cb(Curve(run.parent/'curve.json', test[:256], y_test[:256], every, 4*bs))
     info = dict(data=dict(source='CIFAR-10', digest=image_digest(u[:n], 8)), training=dict(objective=objective, bs=bs, minutes=minutes, seed=seed))
     goes_on = any(run.parent.rglob('checkpoints/*.safetensors'))

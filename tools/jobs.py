@@ -104,7 +104,8 @@ class Outbox:
     def small_files(self):
         for p in sorted(self.work.rglob('*')):
             own = self.names is None or p.relative_to(self.work).parts[0] in self.names
-            if own and p.is_file() and p.stat().st_size<=small and not p.name.startswith('.'): yield p
+            picture = self.names is not None and p.suffix in ('.png','.webp') # which no job needs
+            if own and not picture and p.is_file() and p.stat().st_size<=small and not p.name.startswith('.'): yield p
 
     def renew(self):
         with self.lock:
@@ -188,6 +189,7 @@ def run_job(job, folder, values, limit):
             r['status'] = 'done' if p.returncode==0 else 'stopped'
             write()
     if own and rc: r['status'] = 'failed'
+    r['large'] = [str(o) for o in newest(folder)]
     write()
     print(f"{job['name']}: {r['status']}, {time.monotonic()-start:.0f} s", flush=True)
     last = (folder/'log.txt').read_text(errors='replace').strip().splitlines()[-1:]
@@ -234,7 +236,8 @@ def main(
                 name,rest = job['name'],left()-grace-10
                 if is_done(work/name, job, extra): continue
                 needs = [o for o in job.get('after', []) if not is_done(work/o, every_job[o], extra)]
-                if needs: why[name] = f"needs {', '.join(needs)}"
+                files = [f'{o}/{p}' for o in job.get('after', []) for p in record(work/o).get('large', []) if not (work/o/p).exists()]
+                if needs or files: why[name] = f"needs {', '.join(needs or files)}"
                 elif rest<5: why[name] = f"{max(0, left()):.0f} s left, of which {grace+10:.0f} are kept for the end"
                 elif still_runs(work/name): why[name] = f"process {(work/name/'.pid').read_text()} of an earlier call still runs it"
                 else: run_job(job, work/name, values, None if (m := min(job.get('seconds') or float('inf'), rest))==float('inf') else m)
