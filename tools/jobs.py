@@ -18,6 +18,7 @@ import hashlib
 import io
 import json
 import os
+import resource
 import signal
 import shlex
 import subprocess
@@ -175,7 +176,8 @@ def run_job(job, folder, values, limit):
     def write(): put(folder/'record.json', (json.dumps(r, indent=1)+'\n').encode())
     write()
     print(f"{job['name']}: {command}", flush=True)
-    start,before = time.monotonic(),r['seconds']
+    def cpu(): return sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2]) # of processes that have ended
+    start,before,cpu_before = time.monotonic(),r['seconds'],old.get('cpu_seconds', 0.)-cpu()
     with open(folder/'log.txt', 'ab') as log:
         p = subprocess.Popen(shlex.split(command), stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True)
         (folder/'.pid').write_text(str(p.pid))
@@ -184,7 +186,7 @@ def run_job(job, folder, values, limit):
             end(p, 0)
             raise
         finally:
-            r |= dict(seconds=round(before+time.monotonic()-start, 1), rc=p.returncode)
+            r |= dict(seconds=round(before+time.monotonic()-start, 1), cpu_seconds=round(cpu_before+cpu(), 1), rc=p.returncode)
             (folder/'.pid').unlink()
             r['status'] = 'done' if p.returncode==0 else 'stopped'
             write()

@@ -196,7 +196,7 @@ def ncml_train(
     p_clean:float=0.1, # share of clean images in NCML
     class_cond:store_true=False, # condition on the labels
     arch:str=None, # 'tiny', 'small', 'medium', 'papers' or 'pixelcnn++' (default: by image size)
-    net:str=None, # changes to it, such as n_filters=64,n_blocks=2,n_heads=0, or `net` of your own network (default: none)
+    net:str=None, # changes to it, such as n_filters=64,n_blocks=2; with --model, options for its `net` (default: none)
     flow:str=None, # changes to 'scoreflow', such as dequantizer=variational,weighting=heuristic,importance=0,n_times=64
     model:str=None, # module:factory of your own network, called with shape, n_bits, t_max, n_classes
     dropout:float=None, # share of features set to 0 (default: 0.35 for the digits, else 0)

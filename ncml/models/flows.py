@@ -80,9 +80,9 @@ class VectorFlow(Flow):
 # %% ../../nbs/models/03_flows.ipynb #83cc353c
 class CausalLayer(nn.Module):
     "Attention to all tokens up to one's own, and two dense layers, to which the embedding is added"
-    def __init__(self, nf:int, d_emb:int, n_heads:int=4, dropout:float=0.):
+    def __init__(self, nf:int, d_emb:int, n_heads:int=4):
         super().__init__()
-        self.n_heads,self.norm1,self.norm2,self.drop = n_heads,nn.LayerNorm(nf),nn.LayerNorm(nf),nn.Dropout(dropout)
+        self.n_heads,self.norm1,self.norm2 = n_heads,nn.LayerNorm(nf),nn.LayerNorm(nf)
         self.qkv,self.att,self.emb,self.lin1,self.lin2 = (layer(*o) for o in
             ((nf, 3*nf), (nf, nf, 0, .1), (d_emb, 4*nf), (nf, 4*nf), (4*nf, nf, 0, .1)))
 
@@ -92,17 +92,17 @@ class CausalLayer(nn.Module):
             past.append((k, v))
             k,v = (torch.cat(o, 2) for o in zip(*past, strict=True))
         a = F.scaled_dot_product_attention(q, k, v, is_causal=past is None)
-        x = x + self.drop(self.att(a.transpose(1, 2).flatten(2)))
-        return x + self.drop(self.lin2(F.gelu(self.lin1(self.norm2(x)) + self.emb(c)[:,None])))
+        x = x + self.att(a.transpose(1, 2).flatten(2))
+        return x + self.lin2(F.gelu(self.lin1(self.norm2(x)) + self.emb(c)[:,None]))
 
 # %% ../../nbs/models/03_flows.ipynb #f8e16c3f
 class AffineBlock(nn.Module):
     "Scale and shift each token by a function of those before it"
-    def __init__(self, n_tokens:int, d:int, nf:int, n_layers:int, n_heads:int, d_emb:int, dropout:float):
+    def __init__(self, n_tokens:int, d:int, nf:int, n_layers:int, n_heads:int, d_emb:int):
         super().__init__()
         self.start,self.inp,self.norm,self.out = layer(d_emb, nf),layer(d, nf),nn.LayerNorm(nf),layer(nf, 2*d, 0, 1e-4)
         self.place = nn.Parameter(torch.randn(n_tokens, nf)*.1)
-        self.layers = nn.ModuleList(CausalLayer(nf, d_emb, n_heads, dropout) for _ in range(n_layers))
+        self.layers = nn.ModuleList(CausalLayer(nf, d_emb, n_heads) for _ in range(n_layers))
 
     def first(self, c): return self.start(c)[:,None]
     def affine(self, h): # (n,l,nf) -> shift and log scale, (n,l,d)
@@ -156,13 +156,13 @@ class PatchFlow(Flow):
     "An autoregressive flow of transformers over the patches of images (n,c,h,w)"
     def __init__(self, shape:tuple, emb:NoiseEmbedding, n_bits:int|None=None, dequantizer=None, seed:int=0,
         patch:int=2, # its side divides h and w
-        n_filters:int=64, n_blocks:int=4, n_layers:int=2, n_heads:int=4, dropout:float=0.,
+        n_filters:int=64, n_blocks:int=4, n_layers:int=2, n_heads:int=4,
         inverse:str='cached', # or 'jacobi', or 'plain'
     ):
         super().__init__(emb, n_bits, dequantizer, seed)
         c,h,w = shape
         self.patch,self.n_channels,self.size,self.inverse,self.passes = patch,c,(h//patch, w//patch),inverse,[]
-        def block(): return AffineBlock(h*w//patch**2, c*patch**2, n_filters, n_layers, n_heads, len(emb.clean), dropout)
+        def block(): return AffineBlock(h*w//patch**2, c*patch**2, n_filters, n_layers, n_heads, len(emb.clean))
         self.blocks = nn.ModuleList(block() for _ in range(n_blocks))
 
 # %% ../../nbs/models/03_flows.ipynb #ded7514b

@@ -1,14 +1,16 @@
 #!/usr/bin/env python3
-"""Likelihood, robustness, out-of-distribution detection and samples of runs of ScoreFlow and NCPN, one small JSON file each.
+"""Likelihood, robustness, out-of-distribution detection and samples of runs of NCPN, flows and ScoreFlow, one small JSON file each.
 
-    python tools/scoreflow.py runs/experiments/scoreflow-importance-0,runs/experiments/digits-vp-0 --out nbs/results/scoreflow
+    python tools/measure.py runs/experiments/scoreflow-importance-0,runs/experiments/digits-vp-0 --out nbs/results/scoreflow
 
-Each folder is a job of `tools/jobs.py` whose run is done. A result that has the weights' digest is not made again. Bounds are means of `--seeds` seeds with `--n_times`
-times each; the spread of the seeds is the Monte Carlo error. The ODE sees the first `--n_ode` images, and so does the bound beside it."""
+Each folder is a job of `tools/jobs.py` whose run is done. A result that has the weights' digest is not made again. Bounds are means of `--seeds` seeds, those of
+ScoreFlow with `--n_times` times each; the spread of the seeds is the Monte Carlo error. The ODE of a
+ScoreFlow sees the first `--n_ode` images, and so does the bound beside it. Draws are refined from T where the noise of the training went so far, and `clean` are those at t = 0."""
 import hashlib
 import json
 import time
 from pathlib import Path
+import numpy as np
 import torch
 from fastcore.script import call_parse
 from ncml.commands.shell import command_line
@@ -36,8 +38,10 @@ def likelihoods(model, x, n_times, n_ode, seeds, keep):
     "Bits by the bound and by the ODE, or the exact ones"
     with torch.no_grad():
         if not hasattr(model, 'n_times'):
-            lp,s = seconds(lambda: torch.stack([model.log_prob(x, torch.zeros(len(x)))]))
-            return dict(exact=summary(lp, x) | dict(seconds=s))
+            lp,s = seconds(lambda: torch.stack([torch.cat([model.log_prob(o, torch.zeros(len(o))) for o in x.split(200)])]))
+            if model.kind=='exact': return dict(exact=summary(lp, x) | dict(seconds=s))
+            lp,s = seconds(lambda: over_seeds(model, x, seeds=range(seeds)))
+            return dict(bound=summary(lp, x) | dict(seconds=s/seeds))
         model.n_times = n_times
         lp,s = seconds(lambda: over_seeds(model, x, seeds=range(seeds)))
         out = dict(bound=summary(lp, x) | dict(seconds=s/seeds, n_times=n_times), bound_first=summary(lp[:,:n_ode], x))
@@ -50,9 +54,9 @@ def likelihoods(model, x, n_times, n_ode, seeds, keep):
         model.likelihood,model.steps = 'bound',{}
     return out
 
-def samples(run, net, u, train, o):
+def samples(run, net, u, train, o, t=None):
     "Distance and its companions, means over `seeds` sets of draws"
-    sampler,t = get_sampler(run.model),run.config['noise']['t_max']
+    sampler,t = get_sampler(run.model),run.config['noise']['t_max'] if t is None else t
     if hasattr(run.model, 'n_times'): t,sampler = 0.,lambda *a, **k: run.model.sampler(*a, n_steps=o['n_steps'], **k)
     elif run.config['noise']['p_clean']==1: t = 0. # plain maximum likelihood
     found = []
@@ -67,11 +71,14 @@ def robustness(model, u, n_bits, n_times):
     values = sanity_values(model, u, n_bits, perturb=[lsb_flip, plus_minus_one])
     return sanity_table(values).to_dict('records')
 
-def detection(model, u, n_bits, n_times):
-    "AUROC of constant and uniform images by two statistics"
+def detection(model, u, n_bits, n_times, other):
+    "AUROC of constant and uniform images, and of those in the file `other`, by two statistics"
     if hasattr(model, 'n_times'): model.n_times = n_times
     own = ood_statistics(model, u, n_bits)
     others = {k:ood_statistics(model, f(len(u), u.shape[1:], n_bits), n_bits) for k,f in dict(constant=constant_images, uniform=uniform_images).items()}
+    if other:
+        with np.load(other) as f: v = torch.from_numpy(f['x'][:len(u)]).permute(0, 3, 1, 2).contiguous()
+        others[Path(other).stem] = ood_statistics(model, v, n_bits)
     table = ood_table(own, others)
     return table[table.statistic.isin(['log_p','log_grad_p'])][['set','statistic','auroc','low','high']].to_dict('records')
 
@@ -95,7 +102,7 @@ def refined(folder, start, o):
             rows[f'{name}-{seed}'] = {k:q[k] for k in ('distance','stderr','floor','precision','recall','fingerprint')}
     return dict(name=f'{folder.name}-{start.name}', t=t, weights=[r.config['weights_sha256'][:16] for r in (flow,own)], options=o, refined=rows) | made_with()
 
-def measure(folder, o):
+def measure(folder, o, other):
     run = load_run(folder/'run')
     c,(u,_) = run.config,run.images('test')
     u,n_bits = u[:o['n']],c['data']['n_bits']
@@ -107,14 +114,16 @@ def measure(folder, o):
     print(folder.name, {k:{i:round(j, 4) for i,j in v.items() if i!='values'} for k,v in out['likelihood'].items()}, flush=True)
     if o['draws']:
         dls = get_dls(c['data']['source'], seed=c['data']['seed'], root=c['data']['root'], device='cpu')
-        out['samples'] = samples(run, features(folder.parent, run, dls), u, dls.train_ds.u, o)
-    if o['all']: out |= dict(sanity=robustness(run.model, u, n_bits, o['n_few']), ood=detection(run.model, u, n_bits, o['n_few']))
+        net = features(folder.parent, run, dls)
+        out['samples'] = samples(run, net, u, dls.train_ds.u, o)
+        if out['samples']['t']: out['clean'] = samples(run, net, u, dls.train_ds.u, o, 0.)
+    if o['all']: out |= dict(sanity=robustness(run.model, u, n_bits, o['n_few']), ood=detection(run.model, u, n_bits, o['n_few'], other))
     return out | made_with()
 
 @call_parse
 def main(
     folders:str, # folders of finished jobs, with commas between
-    out:str='nbs/results/scoreflow', # folder of the results
+    out:str='nbs/results', # folder of the results
     n:int=297, # most test images
     n_times:int=64, # of a bound
     n_few:int=32, # of a bound in the sanity test and the detection
@@ -123,19 +132,20 @@ def main(
     n_steps:int=50, # of Heun's method from the prior
     draws:int=1, # Fréchet distance? 0 for none
     all:int=1, # sanity test and out-of-distribution detection? 0 for none
+    other:str='', # .npz file of images x (n,s,s,c), for the detection
     keep:int=0, # the bounds of all images? 0 for none
     seed:int=0, # the first of the draws
     start:str='' # folder of a finished NCPN job: measure its draws, refined by both scores, instead
 ):
     "Measure runs; what is there is not measured again"
     options = dict(locals())
-    folders,target,start = [Path(o) for o in options.pop('folders').split(',')],Path(options.pop('out')),options.pop('start')
+    folders,target,start,other = [Path(o) for o in options.pop('folders').split(',')],Path(options.pop('out')),options.pop('start'),options.pop('other')
     target.mkdir(parents=True, exist_ok=True)
     for folder in folders:
         record,file = folder/'record.json',target/f'{folder.name}.json'
         if not record.is_file() or json.loads(record.read_text())['status']!='done': continue
-        words = options | dict(folders=folder.name, out='nbs/results/scoreflow', start=Path(start).name)
-        command = command_line(main, words).replace('main', 'python tools/scoreflow.py', 1)
+        words = options | dict(folders=folder.name, out=target.name, start=Path(start).name, other=Path(other).name)
+        command = command_line(main, words).replace('main', 'python tools/measure.py', 1)
         if start:
             result = refined(folder, Path(start), options) | dict(measured_by=command)
             (target/f"{result['name']}.json").write_text(json.dumps(result, indent=1)+'\n')
@@ -143,5 +153,5 @@ def main(
         digest = hashlib.sha256((folder/'run/weights.safetensors').read_bytes()).hexdigest()
         old = json.loads(file.read_text()) if file.is_file() else {}
         if digest.startswith(old.get('weights', '-')) and old['options']==options: continue
-        result = measure(folder, options) | dict(measured_by=command)
+        result = measure(folder, options, other) | dict(measured_by=command)
         file.write_text(json.dumps(result, indent=1)+'\n')
