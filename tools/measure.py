@@ -144,7 +144,7 @@ def main(
     for folder in folders:
         record,file = folder/'record.json',target/f'{folder.name}.json'
         if not record.is_file() or json.loads(record.read_text())['status']!='done': continue
-        words = options | dict(folders=folder.name, out=target.name, start=Path(start).name, other=Path(other).name)
+        words = options | dict(folders=folder.name, out=f'nbs/results/{target.name}', start=Path(start).name, other=Path(other).name)
         command = command_line(main, words).replace('main', 'python tools/measure.py', 1)
         if start:
             result = refined(folder, Path(start), options) | dict(measured_by=command)
