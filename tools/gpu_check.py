@@ -126,7 +126,9 @@ def main(
     done = dict(made_with=made_with(device))
     parts = dict(rates=lambda: rates(device, toy), numbers=lambda: numbers(device, toy), resume=lambda: resumed(device))
     def all_cells():
-        with ThreadPoolExecutor(5) as pool: return dict(zip(notebooks, pool.map(run_cells, notebooks), strict=True))
+        with ThreadPoolExecutor(5) as pool: done = dict(zip(notebooks, pool.map(run_cells, notebooks), strict=True))
+        if all(done.values()): raise RuntimeError(done)
+        return done
     if cells: parts = {} if toy else dict(cells=all_cells)
     failed = {}
     for k,f in parts.items():

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What trained runs are worth: samples and their seconds, the sanity table with paired intervals, images of another kind.
 
-    python tools/gpu_draw.py pack/data runs/gpu/draw runs/gpu/ml/run runs/gpu/vp/run
+    python tools/gpu_draw.py pack/data runs/gpu/draw runs/gpu/ml/run,runs/gpu/vp/run
 
 `draw.json` is renewed after each part; NAME.png has rows at t = 0, at T, and refined from T; NAME-clean-I.webp and NAME-two_part-I.webp are sheets of
 drawn images, for `read_sheets` of `tools/gpu.py`."""
@@ -44,7 +44,7 @@ def main(
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
     torch.backends.cudnn.benchmark,torch.backends.cudnn.allow_tf32 = True,False
     if toy: n,steps,many = 4,3,8
-    loaded = {p.parent.name:load_run(p, device) for p in map(Path, runs.split(',')) if (p/'weights.safetensors').exists()}
+    loaded = {p.parent.name:load_run(p, device) for p in map(Path, runs.split(','))} # raises where one is missing
     u = images(data, 'test', toy)[:1000]
     done = dict(images=len(u), digest=image_digest(u, 8), weights={k:o.config['weights_sha256'] for k,o in loaded.items()}, made_with=made_with(device))
     shape = (n,*u.shape[1:])
@@ -74,7 +74,7 @@ def main(
         for o in out.glob(f'{k}-*.webp'): o.unlink()
         return {name:write_sheets(out, f'{k}-{name}', x.to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy(), 99, 200) for name,x in drawn.items()}
     def ood():
-        return ood_report({k:o.model for k,o in loaded.items()}, u, dict(other=images(data, 'other', toy)), n_bits=8, seed=0, bs=256)['summary']
+        return ood_report({k:o.model for k,o in loaded.items()}, u, dict(other=images(data, 'other', toy)), n_bits=8, seed=0, bs=256)['tables']
     out.mkdir(parents=True, exist_ok=True)
     parts = dict(sanity=sanity, ood=ood) # first what the trainings were for
     parts |= {f'{name} of {k}':lambda f=f, k=k, o=o: f(k, o) for name,f in dict(seconds=draw, pictures=pictures, sheets=sheets).items() for k,o in loaded.items()}

@@ -62,6 +62,8 @@ def one(device, width, blocks, heads, bs, compiled, toy):
     events = sorted(p.key_averages(), key=time_of, reverse=True)
     kernels = [o for o in events if not device=='cuda' or o.device_type==torch.autograd.DeviceType.CUDA]
     row['launches'] = sum(o.count for o in kernels)
+    conv = [o for o in kernels if any(k in o.key for k in ('sm90_','gemm','cutlass','cudnn','conv'))]
+    row['ms'] = {k:round(sum(time_of(o) for o in v)/1e3, 3) for k,v in dict(convolutions=conv, all=[o for o in kernels if '#' not in o.key]).items()} # of two steps
     row['profile'] = [(o.key[:80], o.count, round(time_of(o)/1e3, 3)) for o in kernels[:12]] # calls and ms of two steps
     return row
 

@@ -139,12 +139,13 @@ def main(
 ):
     "Measure runs; what is there is not measured again"
     options = dict(locals())
-    folders,target,start,other = [Path(o) for o in options.pop('folders').split(',')],Path(options.pop('out')),options.pop('start'),options.pop('other')
+    folders,target,start,other = [Path(o) for o in options.pop('folders').split(',')],Path(options.pop('out')),options.pop('start'),options['other']
+    options['other'] = Path(other).name
     target.mkdir(parents=True, exist_ok=True)
     for folder in folders:
         record,file = folder/'record.json',target/f'{folder.name}.json'
         if not record.is_file() or json.loads(record.read_text())['status']!='done': continue
-        words = options | dict(folders=folder.name, out=f'nbs/results/{target.name}', start=Path(start).name, other=Path(other).name)
+        words = options | dict(folders=folder.name, out=target if not target.is_absolute() else target.name, start=Path(start).name)
         command = command_line(main, words).replace('main', 'python tools/measure.py', 1)
         if start:
             result = refined(folder, Path(start), options) | dict(measured_by=command)
