@@ -74,7 +74,9 @@ def main(
         for o in out.glob(f'{k}-*.webp'): o.unlink()
         return {name:write_sheets(out, f'{k}-{name}', x.to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy(), 99, 200) for name,x in drawn.items()}
     def ood():
-        return ood_report({k:o.model for k,o in loaded.items()}, u, dict(other=images(data, 'other', toy)), n_bits=8, seed=0, bs=256)['tables']
+        report = ood_report({k:o.model for k,o in loaded.items()}, u, dict(other=images(data, 'other', toy)), n_bits=8, seed=0, bs=256)
+        done['ood tables'] = report['tables']
+        return report['summary']
     out.mkdir(parents=True, exist_ok=True)
     parts = dict(sanity=sanity, ood=ood) # first what the trainings were for
     parts |= {f'{name} of {k}':lambda f=f, k=k, o=o: f(k, o) for name,f in dict(seconds=draw, pictures=pictures, sheets=sheets).items() for k,o in loaded.items()}

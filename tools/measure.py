@@ -38,10 +38,9 @@ def likelihoods(model, x, n_times, n_ode, seeds, keep):
     "Bits by the bound and by the ODE, or the exact ones"
     with torch.no_grad():
         if not hasattr(model, 'n_times'):
-            lp,s = seconds(lambda: torch.stack([torch.cat([model.log_prob(o, torch.zeros(len(o))) for o in x.split(200)])]))
-            if model.kind=='exact': return dict(exact=summary(lp, x) | dict(seconds=s))
-            lp,s = seconds(lambda: over_seeds(model, x, seeds=range(seeds)))
-            return dict(bound=summary(lp, x) | dict(seconds=s/seeds))
+            n = 1 if model.kind=='exact' else seeds
+            lp,s = seconds(lambda: torch.cat([over_seeds(model, o, seeds=range(n)) for o in x.split(200)], 1))
+            return {model.kind:summary(lp, x) | dict(seconds=s/n)}
         model.n_times = n_times
         lp,s = seconds(lambda: over_seeds(model, x, seeds=range(seeds)))
         out = dict(bound=summary(lp, x) | dict(seconds=s/seeds, n_times=n_times), bound_first=summary(lp[:,:n_ode], x))

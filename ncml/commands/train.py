@@ -30,7 +30,10 @@ def net_changes(text:str|None)->dict: # such as 'n_filters=64,n_blocks=2'
 def own_changes(text:str)->dict: # such as 'patch=1,inverse=jacobi'
     "The same for a factory of your own, numbers as numbers"
     import yaml
-    return {k.strip():yaml.safe_load(v) for k,_,v in (o.partition('=') for o in text.split(','))}
+    parts = [o.partition('=') for o in text.split(',')]
+    if not all(k.strip() and v.strip() for k,_,v in parts):
+        raise ValueError(f"net: need name=value, with commas between, got {text!r}")
+    return {k.strip():yaml.safe_load(v) for k,_,v in parts}
 
 # %% ../../nbs/commands/01_train.ipynb #b16a1f27
 def free_name(stem:str)->Path:
