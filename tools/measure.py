@@ -8,20 +8,21 @@ ScoreFlow with `--n_times` times each; the spread of the seeds is the Monte Carl
 ScoreFlow sees the first `--n_ode` images, and so does the bound beside it. Draws are refined from T where the noise of the training went so far, and `clean` are those at t = 0."""
 import hashlib
 import json
+import re
 import time
 from pathlib import Path
 import numpy as np
 import torch
 from fastcore.script import call_parse
-from ncml.commands.shell import command_line
+from ncml.commands.shell import command_line, open_run
 from ncml.data.loaders import get_dls
 from ncml.instruments.adapters import over_seeds
-from ncml.instruments.quality import load_features, sample_quality, save_features, train_features
+from ncml.instruments.quality import compare_sets, fingerprint, get_features, kernel_distance, knn_precision, knn_recall, load_features, sample_quality, save_features, train_features
 from ncml.learner import image_digest, load_run, made_with
 from ncml.loss import bits_per_dim
 from ncml.ood import constant_images, ood_statistics, ood_table, uniform_images
 from ncml.sampling import get_sampler, sample_ncml
-from ncml.sanity import lsb_flip, plus_minus_one, sanity_table, sanity_values
+from ncml.sanity import delta_log_prob, lsb_flip, plus_minus_one, sanity_table, sanity_values
 from ncml.sde import to_unit
 
 def seconds(f):
@@ -53,22 +54,46 @@ def likelihoods(model, x, n_times, n_ode, seeds, keep):
         model.likelihood,model.steps = 'bound',{}
     return out
 
-def samples(run, net, u, train, o, t=None):
-    "Distance and its companions, means over `seeds` sets of draws"
+measures = dict(kid=kernel_distance, precision=knn_precision, recall=knn_recall)
+
+class Quality:
+    "Distances in the features of `net` from disjoint sets of `train`, beside those of `u`, which no model has seen"
+    def __init__(self, net, train, u):
+        self.net,self.n,self.ref = net,len(u),get_features(net, train)
+        floor = compare_sets(get_features(net, u), self.ref, self.n)
+        self.same = dict(floor=floor['distance'], floor_stderr=floor['stderr'], fingerprint=fingerprint(net), n=self.n, ref_sets=floor['ref_sets'])
+    def __call__(self, draws):
+        f = get_features(self.net, draws)
+        d = compare_sets(f, self.ref, self.n)
+        return dict(distance=d['distance'], stderr=d['stderr']) | {k:compare_sets(f, self.ref, self.n, fn, 0)['distance'] for k,fn in measures.items()}
+
+def samples(run, judges, u, o, t=None):
+    "What each of `judges` says, means over `seeds` sets of draws"
     sampler,t = get_sampler(run.model),run.config['noise']['t_max'] if t is None else t
     if hasattr(run.model, 'n_times'): t,sampler = 0.,lambda *a, **k: run.model.sampler(*a, n_steps=o['n_steps'], **k)
     elif run.config['noise']['p_clean']==1: t = 0. # plain maximum likelihood
-    found = []
+    found,times = {k:[] for k in judges},[]
     for seed in range(o['seed'], o['seed']+o['seeds']):
         draws,s = seconds(lambda: sample_ncml(run.model, run.sde, (len(u),*u.shape[1:]), t, None, 10, sampler=sampler, seed=seed, bs=100)) # noqa: B023
-        found.append(sample_quality(net, draws, train, u, len(u), 20, 0) | dict(seconds=s))
-    q = {k:sum(f[k] for f in found)/len(found) for k in ('distance','stderr','kid','precision','recall','seconds')}
-    return q | {k:found[0][k] for k in ('floor','floor_stderr','fingerprint','note')} | dict(distances=[f['distance'] for f in found], t=t)
+        times.append(s)
+        for k,judge in judges.items(): found[k].append(judge(draws))
+    def mean(k): return {i:sum(f[i] for f in found[k])/len(found[k]) for i in found[k][0]} | judges[k].same | dict(distances=[f['distance'] for f in found[k]])
+    first,*others = judges
+    return mean(first) | dict(seconds=sum(times)/len(times), t=t) | {k:mean(k) for k in others}
 
-def robustness(model, u, n_bits, n_times):
+def robustness(model, u, n_bits, n_times, keep):
+    "The sanity test, and with `keep` the bits of each image"
     if hasattr(model, 'n_times'): model.n_times = n_times
     values = sanity_values(model, u, n_bits, perturb=[lsb_flip, plus_minus_one])
-    return sanity_table(values).to_dict('records')
+    kept = {f'{k}-{pi:g}':values[k, pi].round(3).tolist() for k,pi in values.columns if pi or k=='lsb_flip'}
+    return dict(sanity=sanity_table(values).to_dict('records')) | (dict(bits=kept) if keep else {})
+
+def curve(run, u, n_bits):
+    "Figure 4: what changed levels cost at each noise level, of 200 images"
+    c = run.config['noise']
+    ts = torch.linspace(0, c['t_max'], 9).tolist()
+    table = delta_log_prob(run.model, u[:200], n_bits, ts)
+    return [{k:r[k] for k in ('t','pi','bpd_data','bpd_pi','delta','stderr')} | dict(levels=run.sde.levels_at(r['t'], n_bits)) for r in table.to_dict('records')]
 
 def detection(model, u, n_bits, n_times, other):
     "AUROC of constant and uniform images, and of those in the file `other`, by two statistics"
@@ -101,8 +126,13 @@ def refined(folder, start, o):
             rows[f'{name}-{seed}'] = {k:q[k] for k in ('distance','stderr','floor','precision','recall','fingerprint')}
     return dict(name=f'{folder.name}-{start.name}', t=t, weights=[r.config['weights_sha256'][:16] for r in (flow,own)], options=o, refined=rows) | made_with()
 
-def measure(folder, o, other):
-    run = load_run(folder/'run')
+def opened(folder):
+    "The run of a job; a network that is not ours by the factory that its configuration names"
+    factory = json.loads((folder/'run/config.json').read_text()).get('factory')
+    return open_run(f'{folder}/run' + (f'@{factory}' if factory and not factory.startswith('ncml.') else ''))
+
+def measure(folder, o, other, vgg):
+    run = opened(folder)
     c,(u,_) = run.config,run.images('test')
     u,n_bits = u[:o['n']],c['data']['n_bits']
     x = to_unit(u, n_bits)
@@ -113,11 +143,19 @@ def measure(folder, o, other):
     print(folder.name, {k:{i:round(j, 4) for i,j in v.items() if i!='values'} for k,v in out['likelihood'].items()}, flush=True)
     if o['draws']:
         dls = get_dls(c['data']['source'], seed=c['data']['seed'], root=c['data']['root'], device='cpu')
-        net = features(folder.parent, run, dls)
-        out['samples'] = samples(run, net, u, dls.train_ds.u, o)
-        if out['samples']['t']: out['clean'] = samples(run, net, u, dls.train_ds.u, o, 0.)
-    if o['all']: out |= dict(sanity=robustness(run.model, u, n_bits, o['n_few']), ood=detection(run.model, u, n_bits, o['n_few'], other))
+        train,judges = dls.train_ds.u,{}
+        if getattr(dls.train_ds, 'y', None) is not None: judges['own'] = Quality(features(folder.parent, run, dls), train, u)
+        if vgg: judges['vgg'] = Quality(vgg, train[:5000], u)
+        out['samples'] = samples(run, judges, u, o)
+        if out['samples']['t']: out['clean'] = samples(run, judges, u, o, 0.)
+    if o['all']: out |= robustness(run.model, u, n_bits, o['n_few'], o['keep']) | dict(ood=detection(run.model, u, n_bits, o['n_few'], other))
+    if o['curves'] and c['noise']['p_clean']<1: out['curve'] = curve(run, u, n_bits)
     return out | made_with()
+
+def write(file, result):
+    "JSON, with numbers of a list on one line"
+    text = re.sub(r'\[[-\d.e,\s]+\]', lambda o: re.sub(r'\s+', ' ', o[0]).replace('[ ', '[').replace(' ]', ']'), json.dumps(result, indent=1))
+    file.write_text(text+'\n')
 
 @call_parse
 def main(
@@ -132,14 +170,20 @@ def main(
     draws:int=1, # Fréchet distance? 0 for none
     all:int=1, # sanity test and out-of-distribution detection? 0 for none
     other:str='', # .npz file of images x (n,s,s,c), for the detection
-    keep:int=0, # the bounds of all images? 0 for none
+    keep:int=0, # bits of all images? 0 for none
+    curves:int=0, # the price of a changed level at all noise levels? 0 for none
+    vgg:str='', # weights of `tools/vgg.py`, for a second network of features
     seed:int=0, # the first of the draws
     start:str='' # folder of a finished NCPN job: measure its draws, refined by both scores, instead
 ):
     "Measure runs; what is there is not measured again"
     options = dict(locals())
     folders,target,start,other = [Path(o) for o in options.pop('folders').split(',')],Path(options.pop('out')),options.pop('start'),options['other']
-    options['other'] = Path(other).name
+    vgg = None
+    if options['vgg']:
+        from vgg import VGGFeatures # needs h5py
+        vgg = VGGFeatures(options['vgg'])
+    for k in ('other','vgg'): options[k] = Path(options[k]).name
     target.mkdir(parents=True, exist_ok=True)
     for folder in folders:
         record,file = folder/'record.json',target/f'{folder.name}.json'
@@ -148,10 +192,10 @@ def main(
         command = command_line(main, words).replace('main', 'python tools/measure.py', 1)
         if start:
             result = refined(folder, Path(start), options) | dict(measured_by=command)
-            (target/f"{result['name']}.json").write_text(json.dumps(result, indent=1)+'\n')
+            write(target/f"{result['name']}.json", result)
             continue
         digest = hashlib.sha256((folder/'run/weights.safetensors').read_bytes()).hexdigest()
         old = json.loads(file.read_text()) if file.is_file() else {}
         if digest.startswith(old.get('weights', '-')) and old['options']==options: continue
-        result = measure(folder, options, other) | dict(measured_by=command)
-        file.write_text(json.dumps(result, indent=1)+'\n')
+        result = measure(folder, options, other, vgg) | dict(measured_by=command)
+        write(file, result)
