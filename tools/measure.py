@@ -78,8 +78,8 @@ def samples(run, judges, u, o, t=None):
         times.append(s)
         for k,judge in judges.items(): found[k].append(judge(draws))
     def mean(k): return {i:sum(f[i] for f in found[k])/len(found[k]) for i in found[k][0]} | judges[k].same | dict(distances=[f['distance'] for f in found[k]])
-    first,*others = judges
-    return mean(first) | dict(seconds=sum(times)/len(times), t=t) | {k:mean(k) for k in others}
+    own = mean('own') if 'own' in judges else {}
+    return own | dict(seconds=sum(times)/len(times), t=t) | {k:mean(k) for k in judges if k!='own'}
 
 def robustness(model, u, n_bits, n_times, keep):
     "The sanity test, and with `keep` the bits of each image"
@@ -91,7 +91,7 @@ def robustness(model, u, n_bits, n_times, keep):
 def curve(run, u, n_bits):
     "Figure 4: what changed levels cost at each noise level, of 200 images"
     c = run.config['noise']
-    ts = torch.linspace(0, c['t_max'], 9).tolist()
+    ts = [run.sde.t_at_levels(c['levels']*o, n_bits) if o else 0. for o in (0, .025, .05, .1, .15, .2, .3, .5, 1)]
     table = delta_log_prob(run.model, u[:200], n_bits, ts)
     return [{k:r[k] for k in ('t','pi','bpd_data','bpd_pi','delta','stderr')} | dict(levels=run.sde.levels_at(r['t'], n_bits)) for r in table.to_dict('records')]
 
@@ -146,8 +146,8 @@ def measure(folder, o, other, vgg):
         train,judges = dls.train_ds.u,{}
         if getattr(dls.train_ds, 'y', None) is not None: judges['own'] = Quality(features(folder.parent, run, dls), train, u)
         if vgg: judges['vgg'] = Quality(vgg, train[:5000], u)
-        out['samples'] = samples(run, judges, u, o)
-        if out['samples']['t']: out['clean'] = samples(run, judges, u, o, 0.)
+        if judges: out['samples'] = samples(run, judges, u, o)
+        if judges and out['samples']['t']: out['clean'] = samples(run, judges, u, o, 0.)
     if o['all']: out |= robustness(run.model, u, n_bits, o['n_few'], o['keep']) | dict(ood=detection(run.model, u, n_bits, o['n_few'], other))
     if o['curves'] and c['noise']['p_clean']<1: out['curve'] = curve(run, u, n_bits)
     return out | made_with()
