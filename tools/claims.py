@@ -226,7 +226,8 @@ def few_steps(A):
     most = max(o['n_steps'] for o in rows)
     d = (by_seed(2)-by_seed(most)).dropna()
     m,_,low,high = mean_interval(d)
-    return 'open',f'2 steps of Heun from 1.5 levels less {most}: {m:+.2f} ({low:+.2f} to {high:+.2f}) in distance; ScoreFlow from its prior was measured with 25 and 100 steps only, and needs no more than 25'
+    prior = {n:A['scoreflow'][f'steps-{n}']['samples']['distance'] for n in (5, 10, 25, 100)}
+    return 'open',f"digits: 2 steps of Heun from 1.5 levels less {most}: {m:+.2f} ({low:+.2f} to {high:+.2f}) in distance; ScoreFlow from its prior, one set of draws: " + ', '.join(f'{v:.1f} ({n})' for n,v in prior.items()) + '. More sets would decide'
 
 def near_diffusion(A):
     R,S = A['claims'],A['scoreflow']
