@@ -29,7 +29,7 @@ def load(folder):
 
 def everything(root='../results'):
     "All results, by folder and name"
-    return {k:load(Path(root)/k) for k in ('claims','drift','scoreflow','flows','trade','complete','gpu')}
+    return {k:load(Path(root)/k) for k in ('claims','drift','scoreflow','flows','trade','complete','gpu','steps')}
 
 # %% Figures of a run
 def bits(o, pi=0., keys=flip):
@@ -226,7 +226,7 @@ def few_steps(A):
     most = max(o['n_steps'] for o in rows)
     d = (by_seed(2)-by_seed(most)).dropna()
     m,_,low,high = mean_interval(d)
-    prior = {n:A['scoreflow'][f'steps-{n}']['samples']['distance'] for n in (5, 10, 25, 100)}
+    prior = {n:(A['steps'].get(str(n)) or A['scoreflow'][f'steps-{n}'])['samples']['distance'] for n in (5, 10, 25, 100)}
     return 'open',f"digits: 2 steps of Heun from 1.5 levels less {most}: {m:+.2f} ({low:+.2f} to {high:+.2f}) in distance; ScoreFlow from its prior, one set of draws: " + ', '.join(f'{v:.1f} ({n})' for n,v in prior.items()) + '. More sets would decide'
 
 def near_diffusion(A):
