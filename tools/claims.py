@@ -1,7 +1,8 @@
 """Verdicts on the papers' claims from the files that `tools/measure.py` and `tools/drift.py` wrote; `nbs/studies/claims.ipynb` is the page.
 
 A difference is taken between two models of the same seed: of bits image by image, with Student's 95% interval over images (over faces, of which there are eight crops each); of
-distances and areas with two standard errors. A claim about it is *reproduced* if the interval lies on the claimed side for every seed of every set of images (for draws also
+distances with two standard errors, of areas by bootstrap (differences as if of different images), of drift with 1.96; some judges have a limit or rule of their own, which
+their row states. A claim about it is *reproduced* if the interval lies on the claimed side for every seed of every set of images (for draws also
 under both networks of features), *contradicted* if it lies on the other side for all of them, and *not reproduced* otherwise. *Incomplete* is what lacks a run."""
 import json
 from pathlib import Path
