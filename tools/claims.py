@@ -117,7 +117,7 @@ def judged(rows, sign, digits=2, least=0.):
 def sure(low, high): return words[int(low>0)-int(high<0)] # of a difference that is claimed to be positive
 
 # %% Judges: functions of all results, each gives a verdict and what was found. Robustness and bits
-def robust(noise, keys=flip): return lambda A: judged(several(loss(A['claims'], noise, keys=keys), *[price_on_gpu(A)]*(noise=='vp' and keys is flip)), -1)
+def robust(noise): return lambda A: judged(several(loss(A['claims'], noise), *[price_on_gpu(A)]*(noise=='vp')), -1)
 def any_change(A): return judged(several(*[renamed(loss(A['claims'], n, keys=moved), lambda o, n=n: f'{n}, {o}') for n in noises]), -1)
 def better(noise, kinds=sets): return lambda A: judged(several(gain(A['claims'], noise, kinds=kinds), *[on_gpu(A, .5, 1.)]*(noise=='vp' and kinds is sets)), -1)
 def cleaner(noise, sign=-1, kinds=sets): return lambda A: judged(several(against(A['claims'], noise, bits, kinds=kinds), *[on_gpu(A, 0.)]*(noise=='vp' and kinds is sets)), sign)
@@ -177,7 +177,6 @@ def capacity(A):
 
 # %% Figure 4
 def curves(A): return {k:o for k,o in A['claims'].items() if 'curve' in o and k.startswith(('small','table','digits'))}
-def shown_curves(found, text): return '; '.join(f'{k} {text(v)}' for k,v in found.items())
 def by_kind(found): # means over seeds
     return pd.Series(found).groupby(lambda k: k.rsplit('-', 1)[0], sort=False).mean()
 def falls(A):
@@ -185,8 +184,8 @@ def falls(A):
     found = {k:prices(o) for k,o in curves(A).items()}
     def down(o): return all(b['delta']<a['delta']+2*(a['stderr']**2+b['stderr']**2)**.5 for a,b in zip(o, o[1:], strict=False)) and o[-1]['delta']<o[0]['delta']/2
     good = [down(o) for o in found.values()]
-    ends = (by_kind({k:o[i]['delta'] for k,o in found.items()}) for i in (0,-1))
-    return words[1 if all(good) else 0 if any(good) else -1],'from t = 0 to T: ' + ', '.join(f'{a:.2f} → {b:.3f} ({k})' for (k,a),b in zip(*[o.items() if i==0 else o for i,o in enumerate(ends)], strict=True))
+    ends = [by_kind({k:o[i]['delta'] for k,o in found.items()}) for i in (0,-1)]
+    return words[1 if all(good) else 0 if any(good) else -1],'from t = 0 to T: ' + ', '.join(f'{a:.2f} → {b:.3f} ({k})' for (k,a),b in zip(ends[0].items(), ends[1], strict=True))
 def half_at(o):
     "Mean absolute perturbation, in levels, where half of the price at t = 0 is left"
     x,y = (np.array([r[k] for r in prices(o)]) for k in ('levels','delta'))
@@ -369,7 +368,7 @@ def misprint(text): return lambda A: ('misprint', text)
 def open_(text): return lambda A: ('open', text)
 def untested(text): return lambda A: ('not tested', text)
 
-
+# %% One judge for each claim
 def area(noise, kind, b=None): return lambda A: judged(areas(A['claims'], noise, kind, b), 1)
 
 judges = {
