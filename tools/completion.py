@@ -14,10 +14,11 @@ from ncml.learner import load_run, made_with
 
 def energy_score(draws, u, known):
     """Mean distance of completions `draws` (k,n,c,h,w) from the truth `u` (n,c,h,w) over unknown pixels, less half of their mean distance
-    from each other, in levels; smaller is better (Gneiting & Raftery 2007)"""
+    from each other, in levels; smaller is better (Gneiting & Raftery 2007). And that mean distance, which draws of the true
+    distribution have from the truth, too"""
     v,x = (o[...,~known].double().flatten(-2) for o in (draws, u))
     apart = torch.stack([(v[i]-v[j]).norm(dim=1) for i in range(len(v)) for j in range(i)]).mean(0)
-    return (v-x).norm(dim=2).mean(0) - apart/2
+    return dict(energy=short((v-x).norm(dim=2).mean(0) - apart/2), apart=short(apart))
 
 def mean_se(v): return dict(mean=v.mean().item(), se=(v.std()/len(v)**.5).item())
 def short(v): return [round(o, 4) for o in v.tolist()]
@@ -27,9 +28,9 @@ def one_row(run, judges, u, known, levels, n_resample, n_steps, n_draws, seed):
     t = run.sde.t_at_levels(levels, run.model.n_bits) if levels else 0.
     draws = torch.stack([complete(run.model, u, known, run.sde, t, n_steps=n_steps, n_resample=n_resample, seed=seed+i) for i in range(n_draws)]).cpu()
     k = known.flatten()
-    if (k[1:] & ~k[:-1]).any(): return draws,dict(energy=short(energy_score(draws, u, known))) # no raster prefix
+    if (k[1:] & ~k[:-1]).any(): return draws,energy_score(draws, u, known) # no raster prefix
     bits = {f'bpd_{k}':short(torch.stack([conditional_bpd(o.model, d, known) for d in draws]).mean(0)) for k,o in judges.items()}
-    return draws,dict(energy=short(energy_score(draws, u, known)), **bits)
+    return draws,energy_score(draws, u, known) | bits
 
 def history(run):
     "Bpd of the validation images after each epoch, if the folder has it"
