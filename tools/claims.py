@@ -30,7 +30,7 @@ def load(folder):
 
 def everything(root='../results'):
     "All results, by folder and name"
-    return {k:load(Path(root)/k) for k in ('claims','drift','scoreflow','flows','trade','complete','gpu','steps','upper')}
+    return {k:load(Path(root)/k) for k in ('claims','drift','scoreflow','flows','trade','complete','gpu','steps','upper','classes')}
 
 # %% Figures of a run
 def bits(o, pi=0., keys=flip):
@@ -242,9 +242,10 @@ def near_diffusion(A):
     return v,f'NCPN less ScoreFlow with its best weighting for draws: {found}, in floors'
 def farther(a, b, sign): return lambda A: both_nets(A, f'scoreflow-{a}', f'scoreflow-{b}', sign)
 
-def trained(R): # configurations: means over seeds
-    names = [k for k,o in R.items() if o['data']['source']=='cifar8.npz' and 'samples' in o and not k.startswith(('small-flow','small-vae','crops','few'))]
-    return pd.Series(names).groupby([k.rsplit('-', 1)[0] if k.startswith('small') else k for k in names]).apply(list)
+def trained(R): # configurations of NCPN on 8×8 crops, with drawn images: names of their seeds
+    names = [k for k,o in R.items() if o['data']['source']=='cifar8.npz' and 'samples' in o and not k.startswith(('small-flow','small-vae','crops'))]
+    def config(k): return '-'.join(k.split('-')[:{'pixelcnn':1, 'width':3}.get(k.split('-')[0], 2)])
+    return pd.Series(names).groupby([config(k) for k in names]).apply(list)
 def over(R, names, f): return np.array([np.mean([f(R[k]) for k in o]) for o in names])
 def bootstrap(f, n, rng=0):
     "95% interval of `f` of resampled indices"
@@ -300,7 +301,7 @@ def sweep(R, seed=0, levels=(1, 3, 10, 30, 100)):
     "8×8 crops by the largest noise"
     found = {k:f'small-vp-{seed}' if k==10 else f'levels-{k}-{seed}'.removesuffix('-0') for k in levels}
     return {k:R[o] for k,o in found.items() if o in R}
-def short(R, levels=(1, 3, 10, 30, 100)): return {k:R[f'short-{k}'] for k in levels if f'short-{k}' in R} # 16×16
+def short(R): return {k:R[f'short-{k}'] for k in (1, 3, 10, 30, 100)} # 16×16
 def shares(R, values=(0.01, 0.1, 0.3, 0.6)): return {k:R['small-vp-0' if k==.1 else f'clean-{k}'] for k in values if k==.1 or f'clean-{k}' in R}
 def T_signs(o):
     "Against 10 levels: 1 where clean bits, bits at π=1 and both distances are better, -1 where they are worse, beyond intervals for four alternatives"
