@@ -12,13 +12,15 @@ from ncml.instruments.complete import around_box, complete, conditional_bpd, ras
 from ncml.learner import load_run, made_with
 
 
+def apart(draws, known):
+    "Mean distance of two completions of an image over unknown pixels, in levels; for draws of the true distribution it is their mean distance from the truth"
+    v = draws[...,~known].double().flatten(-2)
+    return torch.stack([(v[i]-v[j]).norm(dim=1) for i in range(len(v)) for j in range(i)]).mean(0)
 def energy_score(draws, u, known):
     """Mean distance of completions `draws` (k,n,c,h,w) from the truth `u` (n,c,h,w) over unknown pixels, less half of their mean distance
-    from each other, in levels; smaller is better (Gneiting & Raftery 2007). And that mean distance, which draws of the true
-    distribution have from the truth, too"""
+    from each other, in levels; smaller is better (Gneiting & Raftery 2007)"""
     v,x = (o[...,~known].double().flatten(-2) for o in (draws, u))
-    apart = torch.stack([(v[i]-v[j]).norm(dim=1) for i in range(len(v)) for j in range(i)]).mean(0)
-    return dict(energy=short((v-x).norm(dim=2).mean(0) - apart/2), apart=short(apart))
+    return (v-x).norm(dim=2).mean(0) - apart(draws, known)/2
 
 def mean_se(v): return dict(mean=v.mean().item(), se=(v.std()/len(v)**.5).item())
 def short(v): return [round(o, 4) for o in v.tolist()]
@@ -27,10 +29,10 @@ def one_row(run, judges, u, known, levels, n_resample, n_steps, n_draws, seed):
     "Completions `(k,n,c,h,w)` in one way, and their scores, one for each image: bits are the mean over its draws"
     t = run.sde.t_at_levels(levels, run.model.n_bits) if levels else 0.
     draws = torch.stack([complete(run.model, u, known, run.sde, t, n_steps=n_steps, n_resample=n_resample, seed=seed+i) for i in range(n_draws)]).cpu()
-    k = known.flatten()
-    if (k[1:] & ~k[:-1]).any(): return draws,energy_score(draws, u, known) # no raster prefix
+    k,scores = known.flatten(),dict(energy=short(energy_score(draws, u, known)), apart=short(apart(draws, known)))
+    if (k[1:] & ~k[:-1]).any(): return draws,scores # no raster prefix
     bits = {f'bpd_{k}':short(torch.stack([conditional_bpd(o.model, d, known) for d in draws]).mean(0)) for k,o in judges.items()}
-    return draws,energy_score(draws, u, known) | bits
+    return draws,scores | bits
 
 def history(run):
     "Bpd of the validation images after each epoch, if the folder has it"
