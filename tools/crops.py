@@ -4,7 +4,7 @@
     python tools/crops.py --size 16 --root data --out cifar16.npz          CIFAR-10, downloaded before by `get_dls('cifar10', download=True)`
     python tools/crops.py --size 16 --source cifar10.npz --out cifar16.npz      the same from x_train, y_train, x_test, y_test in the order of the public set
     python tools/crops.py --size 8 --source faces.npz --per 8 --out faces8.npz      any other set of x_train, x_test: `--per` crops of each image
-    python tools/crops.py --size 8 --source svhn.npz --out svhn8.npz      a set of x alone, for out-of-distribution detection
+    python tools/crops.py --size 8 --source svhn.npz --n 4000 --out svhn8.npz      a set of x alone, for out-of-distribution detection: the first images of SVHN's test set
 
 CIFAR-10 gives 40,000 crops to train, 2,000 to validate, 2,000 to test, one of each image; the test crops are of the first 1,000 test images and of 1,000 training images
 held out. Of another set the first half of the test images validates."""
@@ -48,6 +48,9 @@ def main(
 ):
     "Write crops of a set of images"
     f = read(source, root)
+    side = f['x' if 'x' in f else 'x_train'].shape[1]
+    if size>side: raise ValueError(f"size: need at most {side}, got {size}")
     if 'x' in f: made = dict(x=crops(f['x'][:n or None], size, 0, per))
     else: made = (cifar(f, size) if 'y_train' in f else other(f, size, per)) | dict(n_bits=8)
     with new_files(Path(out)) as (p,), open(p, 'wb') as g: np.savez_compressed(g, **made)
+    print(f'{out}: ' + ', '.join(f'{v.shape} {k}' for k,v in made.items() if k[0]=='x'))

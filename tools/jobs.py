@@ -249,3 +249,4 @@ def main(
             stop.set()
             if box: box.renew()
     for o in jobs: print(f"{o['name']:24}{record(work/o['name']).get('status', 'waits'):10}{why.get(o['name'], '')}".rstrip())
+    if any(record(work/o['name']).get('status')=='failed' for o in jobs): raise SystemExit(1)

@@ -172,13 +172,18 @@ def main(
     other:str='', # .npz file of images x (n,s,s,c), for the detection
     keep:int=0, # bits of all images? 0 for none
     curves:int=0, # the price of a changed level at all noise levels? 0 for none
-    vgg:str='', # weights of `tools/vgg.py`, for a second network of features
+    vgg:str='', # weights of `tools/vgg.py`, for a second network of features (needs h5py, and `n` of 257 or more)
     seed:int=0, # the first of the draws
     start:str='' # folder of a finished NCPN job: measure its draws, refined by both scores, instead
 ):
     "Measure runs; what is there is not measured again"
     options = dict(locals())
     folders,target,start,other = [Path(o) for o in options.pop('folders').split(',')],Path(options.pop('out')),options.pop('start'),options['other']
+    for folder in folders:
+        if not (folder/'record.json').is_file(): raise ValueError(f"folders: need folders of jobs of tools/jobs.py, got {folder}")
+    for k in ('other','vgg'):
+        if options[k] and not Path(options[k]).is_file(): raise ValueError(f"{k}: need a file, got {options[k]}")
+    if options['vgg'] and options['draws'] and n<257: raise ValueError(f"n: need 257 images or more for the features of vgg, got {n}")
     vgg = None
     if options['vgg']:
         from vgg import VGGFeatures # needs h5py
@@ -187,7 +192,9 @@ def main(
     target.mkdir(parents=True, exist_ok=True)
     for folder in folders:
         record,file = folder/'record.json',target/f'{folder.name}.json'
-        if not record.is_file() or json.loads(record.read_text())['status']!='done': continue
+        if (status := json.loads(record.read_text())['status'])!='done':
+            print(f'{folder}: left out, {status}', flush=True)
+            continue
         words = options | dict(folders=folder.name, out=target if not target.is_absolute() else target.name, start=Path(start).name)
         command = command_line(main, words).replace('main', 'python tools/measure.py', 1)
         if start:
@@ -196,6 +203,8 @@ def main(
             continue
         digest = hashlib.sha256((folder/'run/weights.safetensors').read_bytes()).hexdigest()
         old = json.loads(file.read_text()) if file.is_file() else {}
-        if digest.startswith(old.get('weights', '-')) and old['options']==options: continue
+        if digest.startswith(old.get('weights', '-')) and old['options']==options:
+            print(f'{file} is there', flush=True)
+            continue
         result = measure(folder, options, other, vgg) | dict(measured_by=command)
         write(file, result)

@@ -4,6 +4,7 @@
     python tools/scales.py crops.npz run --scales 4
 
 The run folder is that of `ncml_train`; with more and more scales it becomes the run of `ncml_train --data crops.npz`."""
+import json
 from pathlib import Path
 import torch
 from fastai.torch_core import set_seed
@@ -30,6 +31,7 @@ def main(
     resume:store_true=False, # go on with the training in `run`?
 ):
     "Train"
+    if scales<1: raise ValueError(f"scales: need at least 1, got {scales}")
     words = dict(data=Path(data).name, run='run', scales=scales, levels=levels, p_clean=p_clean, epochs=epochs, seed=seed, resume=False)
     set_seed(seed)
     dls = get_dls(data, bs=32, seed=seed, device='cpu')
@@ -37,4 +39,8 @@ def main(
     finite(learn.noise_dist, scales)
     command = command_line(main, words).replace('main', 'python tools/scales.py', 1)
     info = dict(data=data_record(data, dls, seed=seed), noise=dict(scales=scales), training=dict(seed=seed, command=command))
+    if resume: # with the options that it began with
+        old = json.loads(next(p for p in (Path(run)/'config.json', Path(f'{run}.partial')/'config.json') if p.is_file()).read_text())
+        other = {k:(old[s].get(k),v) for s,o in info.items() for k,v in o.items() if old[s].get(k)!=v}
+        if other: raise ValueError("; ".join(f"{k}: need {a}, with which {run} began, got {b}" for k,(a,b) in other.items()))
     train_run(learn, run, epochs, info=info, resume=resume)
