@@ -453,9 +453,12 @@ def classes(A):
     x = sample_ncml(run.model, run.sde, (n,*u.shape[1:]), run.config['noise']['t_max'], want, 10, sampler=run.model.sampler, seed=0, bs=n)
     share,real = accuracy(net, x, want),accuracy(net, u, y)
     rows = [dict(zip(('low','high'), stats.binomtest(round(share*n), n).proportion_ci(), strict=True)) | dict(set='digits', share=share, real=real, n=n)]
-    for k,d in A['classes'].items(): rows += [o | dict(set=k, real=d['real']) for name,o in d['rows'].items() if name.endswith('vp-samples')]
+    ml = []
+    for k,d in A['classes'].items():
+        rows += [o | dict(set=k, real=d['real']) for name,o in d['rows'].items() if name.endswith('vp-samples')]
+        ml += [f"{k} {o['share']:.0%} ({o['low']:.0%} to {o['high']:.0%})" for name,o in d['rows'].items() if name.endswith('ml-clean')]
     good = {1 if o['low']>.8*o['real'] else -1 if o['high']<.5*o['real'] else 0 for o in rows}
-    return words[good.pop() if len(good)==1 else 0],'; '.join(f"{o['set']}: {o['share']:.0%} ({o['low']:.0%} to {o['high']:.0%}) of {o['n']} draws show their class to a classifier that is right on {o['real']:.0%} of real images" for o in rows) + '; claimed: 80% as often; contradicted: below half as often'
+    return words[good.pop() if len(good)==1 else 0],'; '.join(f"{o['set']}: {o['share']:.0%} ({o['low']:.0%} to {o['high']:.0%}) of {o['n']} draws show their class to a classifier that is right on {o['real']:.0%} of real images" for o in rows) + '; claimed: 80% as often; contradicted: below half as often. Draws of ML: ' + ', '.join(ml)
 
 def ten_levels(A):
     got = {k:get_sde(k).levels_at(t, 8) for k,t in dict(ve=.5, vp=.1, subvp=.025).items()}
