@@ -40,7 +40,7 @@ def main(
     command = command_line(main, words).replace('main', 'python tools/scales.py', 1)
     info = dict(data=data_record(data, dls, seed=seed), noise=dict(scales=scales), training=dict(seed=seed, command=command))
     if resume: # with the options that it began with
-        old = json.loads(next(p for p in (Path(run)/'config.json', Path(f'{run}.partial')/'config.json') if p.is_file()).read_text())
+        old = json.loads(next((p for p in (Path(run)/'config.json', Path(f'{run}.partial')/'config.json') if p.is_file()), Path(run)/'config.json').read_text())
         other = {k:(old[s].get(k),v) for s,o in info.items() for k,v in o.items() if old[s].get(k)!=v}
         if other: raise ValueError("; ".join(f"{k}: need {a}, with which {run} began, got {b}" for k,(a,b) in other.items()))
     train_run(learn, run, epochs, info=info, resume=resume)
