@@ -225,9 +225,9 @@ def falls(A):
     found = {k:prices(o) for k,o in curves(A).items()}
     def down(o): return all(b['delta']<a['delta']+2*(a['stderr']**2+b['stderr']**2)**.5 for a,b in zip(o, o[1:], strict=False)) and o[-1]['delta']<o[0]['delta']/2
     good = [down(o) for o in found.values()]
-    first = {k.rsplit('-', 1)[0] for k,o in found.items() if not down(o)}
+    bad = sorted({k.rsplit('-', 1)[0] for k,o in found.items() if not down(o)})
     ends = [by_kind({k:o[i]['delta'] for k,o in found.items()}) for i in (0,-1)]
-    return words[1 if all(good) else 0 if any(good) else -1],'from t = 0 to T: ' + ', '.join(f'{a:.2f} → {b:.3f} ({k})' for (k,a),b in zip(ends[0].items(), ends[1], strict=True)) + f"; it first rises: {', '.join(first) or 'none'}; claimed: no step rises by two standard errors, and the end is below half of the start"
+    return words[1 if all(good) else 0 if any(good) else -1],'from t = 0 to T: ' + ', '.join(f'{a:.2f} → {b:.3f} ({k})' for (k,a),b in zip(ends[0].items(), ends[1], strict=True)) + f"; not so: {', '.join(bad) or 'none'}; claimed: no step rises by two standard errors, and the end is below half of the start"
 def half_at(o):
     "Mean absolute perturbation, in levels, where half of the price at t = 0 is left"
     x,y = (np.array([r[k] for r in prices(o)]) for k in ('levels','delta'))
